@@ -1,0 +1,73 @@
+# What a user and a developer of wantasticd can ask for; `make help` lists it.
+PYTHON  ?= python3
+VENV    := .venv
+PY      := $(VENV)/bin/python
+STAMP   := $(VENV)/.installed
+NEED    := .ci/need
+MINUTES ?= 1
+
+BUILD_PACKAGES := gcc libc6-dev make python3-dev python3-venv libssl-dev
+TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump \
+	wireguard-go wireguard-tools libsodium-dev shellcheck
+FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test lint format bench bench-aead bench-tunnel bench-flood fuzz asan clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml requirements.txt
+	@$(NEED) $(BUILD_PACKAGES)
+	@[ -x $(PY) ] || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing Python packages into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+build: $(STAMP) ## Compile the native rooms in place
+	@$(PY) setup.py --quiet build_ext --inplace
+
+run: build ## Two devices on loopback, traffic through the tunnel, live status
+	@$(PY) -m wantastic.cli.main demo
+
+test: build ## Run the whole test suite
+	@$(NEED) $(TEST_PACKAGES)
+	@$(PY) -m pytest $(TESTS)
+
+lint: $(STAMP) ## ruff, mypy --strict, cython-lint, compiler warnings, layering
+	@$(NEED) shellcheck
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/cython-lint --no-pycodestyle cext
+	@shellcheck .ci/run .ci/need
+	@$(PY) -m pytest tests/unit/test_layering.py
+
+format: $(STAMP) ## Let ruff lay out the Python files
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix --exit-zero --quiet .
+
+bench: bench-aead bench-tunnel bench-flood ## Every benchmark, each against its peers in the same run
+
+bench-aead: build ## ns per packet: our AEAD against OpenSSL and libsodium
+	@$(PY) -m tests.bench.aead
+
+bench-tunnel: build ## TUN mode against wireguard-go and boringtun (root)
+	@$(NEED) $(TEST_PACKAGES)
+	@$(PY) -m tests.bench.tunnel
+
+bench-flood: build ## Handshake floods against us and wireguard-go (root)
+	@$(NEED) $(TEST_PACKAGES)
+	@$(PY) -m tests.bench.flood
+
+fuzz: $(STAMP) ## Every fuzz target, MINUTES=1 in all (FUZZ_MINUTES a target)
+	@$(NEED) $(FUZZ_PACKAGES)
+	@$(PY) -m tests.fuzz.run --minutes $(MINUTES)
+
+asan: $(STAMP) ## The native tests under AddressSanitizer and UBSan
+	@$(NEED) $(BUILD_PACKAGES)
+	@$(PY) -m tests.support.sanitized
+
+clean: ## Remove everything that was built
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find cext wantastic tests -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +

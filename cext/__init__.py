@@ -1,0 +1,1 @@
+"""Native hot paths: everything that happens per packet, with the GIL released."""

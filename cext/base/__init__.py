@@ -1,0 +1,1 @@
+"""Endian loads, bounded cursor, packet pools, zeroize, drop reasons; knows no protocol."""

@@ -1,0 +1,1 @@
+"""Joins wireguard, netstack and host in one native loop: commands in, events out."""

@@ -1,0 +1,1 @@
+"""TUN, UDP and poll: the only native room that makes system calls."""

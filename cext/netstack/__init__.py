@@ -1,0 +1,1 @@
+"""A virtual IP stack: flows, TCP, UDP, ICMP, reassembly, timer wheel; sans-IO."""

@@ -1,0 +1,1 @@
+"""Packet headers and checksums: layouts and arithmetic, no state."""

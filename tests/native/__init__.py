@@ -1,0 +1,1 @@
+"""Tests of the native rooms through their Cython faces."""

@@ -1,0 +1,1 @@
+"""Sans-IO and pure tests: no network, no root, no sleeping."""

@@ -1,0 +1,1 @@
+"""Wantastic Agent: a userspace WireGuard agent for routers."""

@@ -1,0 +1,1 @@
+"""What the operator and the control server asked for: parsed, checked, frozen, compared."""

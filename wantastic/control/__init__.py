@@ -1,0 +1,1 @@
+"""The control plane client: enrolment, tokens, configuration over gRPC."""

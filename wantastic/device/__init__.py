@@ -1,0 +1,1 @@
+"""Asyncio glue over the native engine: peers, keys, host interface, UAPI socket."""

@@ -1,0 +1,1 @@
+"""Split-horizon DNS: policy, resolver, cache."""

@@ -1,0 +1,1 @@
+"""Exit node: access rules, and what the engine is told of them."""

@@ -1,0 +1,1 @@
+"""SOCKS5 and HTTP proxies and port forwards into the tunnel."""

@@ -1,0 +1,1 @@
+"""The reference control server and gateway; not part of the firmware executable."""

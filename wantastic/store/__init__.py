@@ -1,0 +1,1 @@
+"""Identity and state on flash: atomic writes, torn files recognised."""

@@ -1,0 +1,1 @@
+"""Logs, metrics, health conditions, status, capture."""
