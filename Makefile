@@ -12,7 +12,7 @@ TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdum
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint format bench bench-aead bench-tunnel bench-flood fuzz asan clean
+.PHONY: help build protos run test lint format bench bench-aead bench-tunnel bench-flood fuzz asan clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,10 @@ test: build ## Run the whole test suite
 	@$(NEED) $(TEST_PACKAGES)
 	@$(PY) -m pytest $(TESTS)
 
-lint: $(STAMP) ## ruff, mypy --strict, cython-lint, compiler warnings, layering
+protos: $(STAMP) # The control plane's messages; make build does it as well
+	@$(PY) protos/generate.py
+
+lint: protos ## ruff, mypy --strict, cython-lint, compiler warnings, layering
 	@$(NEED) shellcheck
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -70,4 +73,5 @@ asan: $(STAMP) ## The native tests under AddressSanitizer and UBSan
 
 clean: ## Remove everything that was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f wantastic/control/auth_pb2.py wantastic/control/auth_pb2.pyi
 	find cext wantastic tests -name '*.so' -delete -o -name __pycache__ -prune -exec rm -rf {} +

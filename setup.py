@@ -5,12 +5,14 @@ Conventions, so that no list has to be kept by hand:
                    (unused objects are left out by the linker); SIMD files choose their
                    target by function attribute or pragma, never by a command-line flag
   cext/ROOM/*.pyx  one extension module each
+protos/generate.py writes the messages of the control plane's contract first.
 
 Environment:
   WANTASTIC_SANITIZE=1   ASan and UBSan, bounds checks in the generated code
 """
 
 import os
+import runpy
 import shlex
 import subprocess
 import sysconfig
@@ -99,6 +101,7 @@ def extensions() -> list[Extension]:
 
 
 os.chdir(ROOT)
+runpy.run_path("protos/generate.py", run_name="__main__")
 setup(
     ext_modules=cythonize(
         extensions(),
