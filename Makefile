@@ -63,9 +63,9 @@ bench-flood: build ## Handshake floods against us and wireguard-go (root)
 	@$(NEED) $(TEST_PACKAGES)
 	@$(PY) -m tests.bench.flood
 
-fuzz: $(STAMP) ## Every fuzz target, MINUTES=1 in all (FUZZ_MINUTES a target)
+fuzz: $(STAMP) ## Every fuzz target for MINUTES=1; TARGET=room:name for one
 	@$(NEED) $(FUZZ_PACKAGES)
-	@$(PY) -m tests.fuzz.run --minutes $(MINUTES)
+	@$(PY) -m tests.fuzz.run --minutes $(MINUTES) $(addprefix --target ,$(TARGET))
 
 asan: $(STAMP) ## The native tests under AddressSanitizer and UBSan
 	@$(NEED) $(BUILD_PACKAGES)

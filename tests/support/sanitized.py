@@ -1,0 +1,56 @@
+"""Runs the native tests against a build with ASan and UBSan: `make asan`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TREE = ROOT / "build" / "asan"
+
+
+def main() -> int:
+    """Copy the tree, build it there with sanitizers, run tests/native in it."""
+    TREE.mkdir(parents=True, exist_ok=True)
+    for folder in ("cext", "wantastic", "tests"):
+        shutil.copytree(
+            ROOT / folder,
+            TREE / folder,
+            ignore=shutil.ignore_patterns("*.so", "__pycache__"),
+            dirs_exist_ok=True,
+        )
+    for file in ("setup.py", "pyproject.toml"):
+        shutil.copy2(ROOT / file, TREE)
+    print("Building the native rooms with ASan and UBSan", flush=True)
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
+        cwd=TREE,
+        env={**os.environ, "WANTASTIC_SANITIZE": "1"},
+        check=True,
+    )
+    runtime = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    arguments = sys.argv[1:] or ["tests/native", "-m", "not slow"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=TREE,
+        env={
+            **os.environ,
+            "LD_PRELOAD": runtime,
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "PYTHONMALLOC": "malloc",
+            "WANTASTIC_VECTORS": str(
+                os.environ.get("WANTASTIC_VECTORS", ROOT.parent / "shared" / "vectors")
+            ),
+        },
+        check=False,
+    ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
