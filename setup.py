@@ -64,6 +64,7 @@ class BuildNative(build_ext):
 def compile_library() -> None:
     """Bring ARCHIVE up to date with every cext/*/*.c and header."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
+    compiler += shlex.split(os.environ.get("CFLAGS", ""))
     newest_header = max((h.stat().st_mtime for h in Path("cext").rglob("*.h")), default=0.0)
     newest_header = max(newest_header, Path("setup.py").stat().st_mtime)
     stale, objects = [], []
