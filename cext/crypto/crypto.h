@@ -95,4 +95,7 @@ const char *crypto_backend(void);
  */
 int crypto_select(const char *name);
 
+/** crypto_variant() - Name of the @i-th variant that this CPU runs, fastest first; or NULL */
+const char *crypto_variant(size_t i);
+
 #endif /* WT_CRYPTO_CRYPTO_H */

@@ -46,3 +46,4 @@ cdef extern from "crypto/crypto.h" nogil:
     int crypto_init()
     const char *crypto_backend()
     int crypto_select(const char *name)
+    const char *crypto_variant(size_t i)
