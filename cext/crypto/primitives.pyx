@@ -88,12 +88,14 @@ cdef list run_batch(object jobs, bint seal):
     cdef size_t n = len(jobs), i
     cdef aead_job *list_ = NULL
     cdef list out = []
+    cdef object job
     cdef bytes key, data
     cdef uint64_t counter
 
     if n > AEAD_BATCH_MAX:
         raise ValueError(f"a batch has at most {AEAD_BATCH_MAX} packets, this one {n}")
-    for key, counter, data in jobs:
+    for job in jobs:
+        key, counter, data = job
         check("key", key, AEAD_KEY_LEN)
         if not seal and len(data) < AEAD_TAG_LEN:
             raise ValueError(f"a sealed packet has at least {AEAD_TAG_LEN} bytes")
