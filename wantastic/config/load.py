@@ -1,0 +1,37 @@
+"""Reads a configuration file from disk: the one place of this room that does I/O."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from wantastic.config.errors import ConfigError, Problem
+from wantastic.config.parse import MAX_FILE_BYTES, Parsed, parse_config
+
+
+def load_config(path: str | Path, *, thorough: bool = False) -> Parsed:
+    """Return the configuration in a file; ConfigError also when it cannot be read."""
+    source = str(path)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - fstat of what is read, not of the path
+            info = os.fstat(file.fileno())
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        text = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        remedy = "Check the path and its permissions; the agent usually runs as root."
+        raise ConfigError(source, (Problem("", text, remedy),)) from None
+    parsed = parse_config(data, source, thorough=thorough)
+    warning = _exposed(parsed, info)
+    return Parsed(parsed.config, (*parsed.warnings, warning)) if warning else parsed
+
+
+def _exposed(parsed: Parsed, info: os.stat_result) -> Problem | None:
+    """Return a warning when other users can read the secrets of the file."""
+    config = parsed.config
+    secrets = bool(config.private_key or config.auth.token)
+    secrets |= any(peer.preshared_key for peer in config.all_peers)
+    if not (secrets and stat.S_ISREG(info.st_mode) and info.st_mode & 0o077):
+        return None
+    mode = stat.S_IMODE(info.st_mode)
+    return Problem("", f"holds secrets and others may read it (mode {mode:04o})", "chmod 600 it.")
