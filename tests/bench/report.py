@@ -1,13 +1,19 @@
-"""How benchmarks print and keep what they measured: medians, ratios, one table."""
+"""How benchmarks choose peers, interleave them, print and keep what they measured."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import peers
+from tests.support.netns import available
+from tests.support.peers import Implementation
 
 ROOT = Path(__file__).resolve().parents[2]
 Rounds = dict[str, dict[str, list[float]]]  # implementation -> measure -> one value a round
@@ -90,6 +96,28 @@ def verdicts(
     return lines
 
 
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return the options that every benchmark against peers has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", help="measure implementations whose name has it")
+    parser.add_argument("--keep", action="store_true", help="write the result to docs/bench/")
+    parser.add_argument("--json", action="store_true", help="print all values as JSON")
+    return parser
+
+
+def choose(only: Sequence[str] | None) -> dict[str, Implementation]:
+    """Return the implementations that can be had here; exit where none can be measured."""
+    if not available():
+        print("this benchmark needs root, ip and /dev/net/tun", file=sys.stderr)
+        raise SystemExit(3)
+    return {
+        name: found
+        for name, factory in peers.FACTORIES.items()
+        if (not only or any(o in name for o in only)) and (found := factory())
+    }
+
+
 def keep(name: str, title: str, text: str, rounds: Rounds) -> None:
     """Write docs/bench/NAME.md and .json: the last result, with the machine it is from."""
     folder = ROOT / "docs" / "bench"
@@ -103,7 +131,6 @@ def interleave(
     names: Sequence[str],
     rounds: int,
     measure: Callable[[str], dict[str, float]],
-    say: Callable[[str], None],
 ) -> Rounds:
     """Measure every implementation once a round, in turn; return all values."""
     result: Rounds = {name: {} for name in names}
@@ -113,5 +140,5 @@ def interleave(
             for key, value in values.items():
                 result[name].setdefault(key, []).append(value)
             shown = "  ".join(f"{k}={v:.3g}" for k, v in values.items())
-            say(f"round {number + 1}/{rounds}  {name:20} {shown}")
+            print(f"round {number + 1}/{rounds}  {name:20} {shown}", file=sys.stderr, flush=True)
     return result

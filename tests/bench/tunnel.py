@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from tests.bench import report
 from tests.bench.report import Goal, Measure
 from tests.support import peers
-from tests.support.netns import Namespace, available, pair
+from tests.support.netns import Namespace, pair
 from tests.support.peers import Implementation, Node
 
 UDP_PACKETS_PER_S = 20_000
@@ -181,29 +181,16 @@ def measure(implementation: Implementation, options: argparse.Namespace) -> dict
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = report.arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=4, help="of each iperf3 run")
     parser.add_argument("--pings", type=int, default=500)
     parser.add_argument("--handshakes", type=int, default=9)
-    parser.add_argument("--only", action="append", help="measure implementations whose name has it")
-    parser.add_argument("--keep", action="store_true", help="write docs/bench/tunnel.*")
-    parser.add_argument("--json", action="store_true", help="print all values as JSON")
     options = parser.parse_args()
-    if not available():
-        print("bench-tunnel needs root, ip and /dev/net/tun", file=sys.stderr)
-        return 3
-    wanted = {
-        name: factory
-        for name, factory in peers.FACTORIES.items()
-        if not options.only or any(o in name for o in options.only)
-    }
-    chosen = {name: found for name, factory in wanted.items() if (found := factory())}
+    chosen = report.choose(options.only)
     rounds = report.interleave(
         list(chosen),
         options.rounds,
         lambda name: measure(chosen[name], options),
-        lambda line: print(line, file=sys.stderr, flush=True),
     )
     if options.json:
         print(json.dumps(rounds))
