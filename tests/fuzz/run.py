@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.tree import ROOT, copy
+
 BUILD = ROOT / "build" / "fuzz"
 TREE = BUILD / "tree"
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
@@ -38,11 +39,7 @@ def native_targets() -> list[str]:
 
 def build() -> Path:
     """Compile the native rooms with coverage and sanitizers; return the host program."""
-    shutil.rmtree(TREE, ignore_errors=True)
-    TREE.mkdir(parents=True)
-    shutil.copytree(ROOT / "cext", TREE / "cext", ignore=shutil.ignore_patterns("*.so"))
-    shutil.copy(ROOT / "setup.py", TREE)
-    shutil.copy(ROOT / "pyproject.toml", TREE)
+    copy(TREE)
     flags = "-fsanitize=fuzzer-no-link"
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],

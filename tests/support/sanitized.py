@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.tree import ROOT, copy
+
 TREE = ROOT / "build" / "asan"
 
 
 def main() -> int:
     """Copy the tree, build it there with sanitizers, run tests/native in it."""
-    TREE.mkdir(parents=True, exist_ok=True)
-    for folder in ("cext", "wantastic", "tests"):
-        shutil.copytree(
-            ROOT / folder,
-            TREE / folder,
-            ignore=shutil.ignore_patterns("*.so", "__pycache__"),
-            dirs_exist_ok=True,
-        )
-    for file in ("setup.py", "pyproject.toml"):
-        shutil.copy2(ROOT / file, TREE)
+    copy(TREE)
     print("Building the native rooms with ASan and UBSan", flush=True)
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
