@@ -31,7 +31,7 @@ static void look_at_tcp(struct look *l)
 		return;
 	header = l->l4_offset + (tcp[TCP_DATA_OFFSET] >> 4) * 4u;
 	l->has_flow = true;
-	if (header < l->l4_offset + TCP_MIN_LEN || header >= l->len)
+	if (header < (uint32_t)l->l4_offset + TCP_MIN_LEN || header >= l->len)
 		return;
 	l->header_len = (uint8_t)header;
 	l->joinable = tcp[TCP_FLAGS] & TCP_ACK && !(tcp[TCP_FLAGS] & ~JOINABLE_TCP_FLAGS);
