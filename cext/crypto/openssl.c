@@ -116,30 +116,33 @@ static bool open_with(EVP_CIPHER_CTX *c, uint8_t *out, const uint8_t *in, size_t
 	return ok;
 }
 
-static void openssl_seal(uint8_t *out, const uint8_t *in, size_t len, const uint8_t *ad,
-			 size_t ad_len, const uint8_t *nonce, const uint8_t *key)
+static void openssl_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
+			 const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key)
 {
 	EVP_CIPHER_CTX *c = context_get();
 
+	(void)v;
 	seal_with(c, out, in, len, ad, ad_len, nonce, key);
 	context_forget(c);
 }
 
-static bool openssl_open(uint8_t *out, const uint8_t *in, size_t len, const uint8_t *ad,
-			 size_t ad_len, const uint8_t *nonce, const uint8_t *key)
+static bool openssl_open(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
+			 const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key)
 {
 	EVP_CIPHER_CTX *c = context_get();
 	bool ok = open_with(c, out, in, len, ad, ad_len, nonce, key);
 
+	(void)v;
 	context_forget(c);
 	return ok;
 }
 
-static void openssl_seal_batch(struct aead_job *jobs, size_t n)
+static void openssl_seal_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n)
 {
 	EVP_CIPHER_CTX *c = context_get();
 	uint8_t nonce[AEAD_NONCE_LEN] = { 0 };
 
+	(void)v;
 	for (size_t i = 0; i < n; i++) {
 		struct aead_job *j = &jobs[i];
 
@@ -149,11 +152,12 @@ static void openssl_seal_batch(struct aead_job *jobs, size_t n)
 	context_forget(c);
 }
 
-static void openssl_open_batch(struct aead_job *jobs, size_t n)
+static void openssl_open_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n)
 {
 	EVP_CIPHER_CTX *c = context_get();
 	uint8_t nonce[AEAD_NONCE_LEN] = { 0 };
 
+	(void)v;
 	for (size_t i = 0; i < n; i++) {
 		struct aead_job *j = &jobs[i];
 

@@ -44,17 +44,17 @@ static bool selftest_one(const struct aead_variant *v)
 
 	for (size_t i = 0; i < sizeof(key); i++)
 		key[i] = (uint8_t)(0x80 + i);
-	v->seal(sealed, (const uint8_t *)rfc8439_text, RFC8439_LEN, rfc8439_ad, sizeof(rfc8439_ad),
+	v->seal(v, sealed, (const uint8_t *)rfc8439_text, RFC8439_LEN, rfc8439_ad, sizeof(rfc8439_ad),
 		rfc8439_nonce, key);
 	if (memcmp(sealed, rfc8439_head, sizeof(rfc8439_head)) ||
 	    memcmp(sealed + RFC8439_LEN, rfc8439_tag, sizeof(rfc8439_tag)))
 		return false;
-	if (!v->open(opened, sealed, RFC8439_LEN, rfc8439_ad, sizeof(rfc8439_ad), rfc8439_nonce,
+	if (!v->open(v, opened, sealed, RFC8439_LEN, rfc8439_ad, sizeof(rfc8439_ad), rfc8439_nonce,
 		     key) ||
 	    memcmp(opened, rfc8439_text, RFC8439_LEN))
 		return false;
 	sealed[RFC8439_LEN + 15] ^= 0x80;
-	return !v->open(opened, sealed, RFC8439_LEN, rfc8439_ad, sizeof(rfc8439_ad), rfc8439_nonce,
+	return !v->open(v, opened, sealed, RFC8439_LEN, rfc8439_ad, sizeof(rfc8439_ad), rfc8439_nonce,
 			key);
 }
 
@@ -83,13 +83,13 @@ static bool selftest_batch(const struct aead_variant *v)
 	}
 	for (i = 0; i < used; i++)
 		bytes[i] = batch_byte(i);
-	v->seal_batch(jobs, BATCH);
+	v->seal_batch(v, jobs, BATCH);
 	blake2s(digest, sizeof(digest), bytes, used, NULL, 0);
 	if (memcmp(digest, batch_digest, sizeof(digest)))
 		return false;
 
 	jobs[BATCH - 1].out[3] ^= 1;
-	v->open_batch(jobs, BATCH);
+	v->open_batch(v, jobs, BATCH);
 	for (i = 0; i < BATCH - 1; i++) {
 		if (!jobs[i].ok)
 			return false;

@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The driver of the multi-packet AEAD: everything but the inner loops. */
+#include "base/endian.h"
+#include "base/secret.h"
+#include "crypto/lanes.h"
+
+/**
+ * DOC: Theory of operation - lanes
+ *
+ * A SIMD register holds the same word of several ChaCha20 blocks, or the same
+ * limb of several Poly1305 accumulators.  One packet rarely fills it: 64 bytes
+ * are two blocks.  So the driver cuts the batch into chunks of CHUNK packets
+ * and deals their blocks to the lanes without regard to packet borders:
+ *
+ *	key blocks (block 0 of each packet, its one-time Poly1305 key) and the
+ *	ends of packets are collected in a block_group, flushed when full;
+ *	long middles go straight through as runs;
+ *	tags are computed for several packets side by side.
+ *
+ * Sealing: key blocks and data first, then the tags.  Opening: key blocks, tags,
+ * comparison, and only packets that passed are decrypted.  Where all blocks of
+ * a chunk fit one group, opening makes their key stream in that one go, into a
+ * buffer, and still writes plaintext only after the comparison.
+ *
+ * Packets are grouped by length, so that the lanes of a chunk end together.
+ * Branches depend on lengths, counts and verdicts, never on keys or contents.
+ * One-time keys and key stream on the stack are erased after each chunk.
+ */
+#define CHUNK 16
+
+/* Lengths that differ less than this many bytes count as equal for grouping. */
+#define LENGTH_STEP 32
+#define LENGTH_CLASSES 64
+
+static const uint8_t zeros[CHACHA_BLOCK];
+
+struct packet {
+	const uint8_t *key;
+	const uint8_t *in;
+	uint8_t *out;
+	size_t len;
+	uint32_t nonce[3];
+};
+
+struct chunk {
+	const struct lane_ops *ops;
+	struct packet packet[CHUNK];
+	unsigned int n;
+	struct block_group group;
+	/* Block 0 of each packet: the one-time key, then 32 bytes without use. */
+	uint8_t block0[CHUNK][CHACHA_BLOCK] __attribute__((aligned(64)));
+	uint8_t tag[CHUNK][AEAD_TAG_LEN];
+};
+
+static void flush(struct chunk *c)
+{
+	if (c->group.n)
+		c->ops->xor_group(&c->group);
+	c->group.n = 0;
+}
+
+static inline void push(struct chunk *c, const struct packet *p, uint32_t counter,
+			const uint8_t *in, uint8_t *out, uint32_t len)
+{
+	struct block_group *g = &c->group;
+	unsigned int i = g->n;
+
+	g->one_key = i == 0 || (g->one_key && p->key == g->key[0]);
+	g->counter[i] = counter;
+	g->nonce[0][i] = p->nonce[0];
+	g->nonce[1][i] = p->nonce[1];
+	g->nonce[2][i] = p->nonce[2];
+	g->key[i] = p->key;
+	g->in[i] = in;
+	g->out[i] = out;
+	g->len[i] = len;
+	g->n = i + 1;
+	if (g->n == c->ops->blocks)
+		flush(c);
+}
+
+static void push_key_blocks(struct chunk *c)
+{
+	for (unsigned int i = 0; i < c->n; i++)
+		push(c, &c->packet[i], 0, zeros, c->block0[i], CHACHA_BLOCK);
+}
+
+static void push_data(struct chunk *c, const struct packet *p)
+{
+	size_t blocks = p->len / CHACHA_BLOCK;
+	size_t run = blocks - blocks % c->ops->run;
+	size_t done = run * CHACHA_BLOCK, part;
+
+	if (run)
+		c->ops->xor_run(p->key, p->nonce, 1, p->in, p->out, run);
+	for (; done < p->len; done += part) {
+		part = p->len - done < CHACHA_BLOCK ? p->len - done : CHACHA_BLOCK;
+		push(c, p, (uint32_t)(1 + done / CHACHA_BLOCK), p->in + done, p->out + done,
+		     (uint32_t)part);
+	}
+}
+
+static void absorb(const struct lane_ops *ops, struct poly1305 *st, const uint8_t *in, size_t len)
+{
+	uint8_t last[POLY1305_BLOCK] = { 0 };
+	size_t blocks = len / POLY1305_BLOCK, whole = blocks * POLY1305_BLOCK;
+
+	if (blocks >= ops->long_blocks)
+		ops->poly_long(st, in, blocks);
+	else
+		poly1305_blocks(st, in, blocks, 1);
+	if (whole == len)
+		return;
+	memcpy(last, in + whole, len - whole);
+	poly1305_blocks(st, last, 1, 1);
+}
+
+/* The tag of one packet (RFC 8439 section 2.8). */
+static void tag_one(const struct lane_ops *ops, uint8_t tag[AEAD_TAG_LEN], const uint8_t *key,
+		    const uint8_t *ad, size_t ad_len, const uint8_t *data, size_t len)
+{
+	struct poly1305 st;
+	uint8_t lengths[POLY1305_BLOCK];
+
+	poly1305_init(&st, key);
+	if (ad_len)
+		absorb(ops, &st, ad, ad_len);
+	absorb(ops, &st, data, len);
+	store_le64(lengths, ad_len);
+	store_le64(lengths + 8, len);
+	poly1305_blocks(&st, lengths, 1, 1);
+	poly1305_final(&st, tag);
+}
+
+/* Tags of a chunk over @in (opening) or @out (sealing). */
+static void tag_chunk(struct chunk *c, bool sealing)
+{
+	struct poly_lane lane[LANES_MAX];
+	unsigned int i = 0, k, n;
+
+	while (i < c->n) {
+		n = c->n - i < c->ops->packets ? c->n - i : c->ops->packets;
+		if (n == 1) {
+			const struct packet *p = &c->packet[i];
+
+			tag_one(c->ops, c->tag[i], c->block0[i], NULL, 0,
+				sealing ? p->out : p->in, p->len);
+			i++;
+			continue;
+		}
+		for (k = 0; k < n; k++, i++) {
+			lane[k].key = c->block0[i];
+			lane[k].data = sealing ? c->packet[i].out : c->packet[i].in;
+			lane[k].len = c->packet[i].len;
+			lane[k].tag = c->tag[i];
+		}
+		c->ops->tags(lane, n);
+	}
+}
+
+static inline bool tag_equal(const uint8_t *a, const uint8_t *b)
+{
+	uint64_t differs = (load_le64(a) ^ load_le64(b)) | (load_le64(a + 8) ^ load_le64(b + 8));
+
+	return differs == 0;
+}
+
+static void erase_chunk(struct chunk *c)
+{
+	secret_erase(c->block0, c->n * sizeof(c->block0[0]));
+}
+
+static void seal_chunk(struct chunk *c)
+{
+	push_key_blocks(c);
+	for (unsigned int i = 0; i < c->n; i++)
+		push_data(c, &c->packet[i]);
+	flush(c);
+	tag_chunk(c, true);
+	for (unsigned int i = 0; i < c->n; i++)
+		memcpy(c->packet[i].out + c->packet[i].len, c->tag[i], AEAD_TAG_LEN);
+	erase_chunk(c);
+}
+
+static void xor_bytes(uint8_t *out, const uint8_t *in, const uint8_t *stream, size_t len)
+{
+	size_t i = 0;
+
+	for (; i + 8 <= len; i += 8)
+		store_le64(out + i, load_le64(in + i) ^ load_le64(stream + i));
+	for (; i < len; i++)
+		out[i] = in[i] ^ stream[i];
+}
+
+static inline size_t blocks_of(size_t len)
+{
+	return (len + CHACHA_BLOCK - 1) / CHACHA_BLOCK;
+}
+
+/* All blocks fit one group: make the whole key stream now, use it if the tag is right. */
+static unsigned int open_chunk_at_once(struct chunk *c)
+{
+	uint8_t stream[LANES_MAX][CHACHA_BLOCK] __attribute__((aligned(64)));
+	unsigned int first[CHUNK], used = 0, passed = 0;
+
+	for (unsigned int i = 0; i < c->n; i++) {
+		first[i] = used;
+		for (size_t b = 0; b < blocks_of(c->packet[i].len); b++, used++)
+			push(c, &c->packet[i], (uint32_t)(1 + b), zeros, stream[used],
+			     CHACHA_BLOCK);
+	}
+	flush(c);
+	tag_chunk(c, false);
+	for (unsigned int i = 0; i < c->n; i++) {
+		const struct packet *p = &c->packet[i];
+
+		if (!tag_equal(c->tag[i], p->in + p->len))
+			continue;
+		xor_bytes(p->out, p->in, stream[first[i]], p->len);
+		passed |= 1u << i;
+	}
+	secret_erase(stream, used * sizeof(stream[0]));
+	return passed;
+}
+
+/* Return: a bit for each packet whose tag was right */
+static unsigned int open_chunk(struct chunk *c)
+{
+	unsigned int passed = 0;
+	size_t total = c->n;
+
+	for (unsigned int i = 0; i < c->n; i++)
+		total += blocks_of(c->packet[i].len);
+	push_key_blocks(c);
+	if (total <= c->ops->blocks) {
+		passed = open_chunk_at_once(c);
+		erase_chunk(c);
+		return passed;
+	}
+	flush(c);
+	tag_chunk(c, false);
+	for (unsigned int i = 0; i < c->n; i++) {
+		const struct packet *p = &c->packet[i];
+
+		if (!tag_equal(c->tag[i], p->in + p->len))
+			continue;
+		push_data(c, p);
+		passed |= 1u << i;
+	}
+	flush(c);
+	erase_chunk(c);
+	return passed;
+}
+
+/* Group jobs by length: @order gets their indices, the shortest first. */
+static void sort_by_length(uint8_t *order, const struct aead_job *jobs, size_t n)
+{
+	uint8_t count[LENGTH_CLASSES + 1] = { 0 };
+	uint8_t class[AEAD_BATCH_MAX];
+	size_t i, equal = 1;
+
+	while (equal < n && jobs[equal].len == jobs[0].len)
+		equal++;
+	if (equal == n) {
+		for (i = 0; i < n; i++)
+			order[i] = (uint8_t)i;
+		return;
+	}
+	for (i = 0; i < n; i++) {
+		uint32_t step = jobs[i].len / LENGTH_STEP;
+
+		class[i] = (uint8_t)(step < LENGTH_CLASSES ? step : LENGTH_CLASSES - 1);
+		count[class[i] + 1]++;
+	}
+	for (i = 1; i <= LENGTH_CLASSES; i++)
+		count[i] += count[i - 1];
+	for (i = 0; i < n; i++)
+		order[count[class[i]]++] = (uint8_t)i;
+}
+
+static void take_job(struct chunk *c, unsigned int i, const struct aead_job *j)
+{
+	c->packet[i].key = j->key;
+	c->packet[i].in = j->in;
+	c->packet[i].out = j->out;
+	c->packet[i].len = j->len;
+	c->packet[i].nonce[0] = 0;
+	c->packet[i].nonce[1] = (uint32_t)j->counter;
+	c->packet[i].nonce[2] = (uint32_t)(j->counter >> 32);
+}
+
+static bool goes_to_library(const struct aead_variant *v, size_t len)
+{
+#ifdef WT_CRYPTO_NO_OPENSSL
+	(void)v;
+	(void)len;
+	return false;
+#else
+	return len > v->ops->lone_max;
+#endif
+}
+
+void lanes_seal_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n)
+{
+	struct chunk c;
+	uint8_t order[AEAD_BATCH_MAX];
+
+#ifndef WT_CRYPTO_NO_OPENSSL
+	if (n == 1 && goes_to_library(v, jobs[0].len)) {
+		aead_openssl.seal_batch(&aead_openssl, jobs, n);
+		return;
+	}
+#endif
+	c.ops = v->ops;
+	c.group.n = 0;
+	sort_by_length(order, jobs, n);
+	for (size_t i = 0; i < n; i += c.n) {
+		c.n = n - i < CHUNK ? (unsigned int)(n - i) : CHUNK;
+		for (unsigned int k = 0; k < c.n; k++)
+			take_job(&c, k, &jobs[order[i + k]]);
+		seal_chunk(&c);
+	}
+}
+
+void lanes_open_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n)
+{
+	struct chunk c;
+	uint8_t order[AEAD_BATCH_MAX];
+	unsigned int passed;
+
+#ifndef WT_CRYPTO_NO_OPENSSL
+	if (n == 1 && goes_to_library(v, jobs[0].len)) {
+		aead_openssl.open_batch(&aead_openssl, jobs, n);
+		return;
+	}
+#endif
+	c.ops = v->ops;
+	c.group.n = 0;
+	sort_by_length(order, jobs, n);
+	for (size_t i = 0; i < n; i += c.n) {
+		c.n = n - i < CHUNK ? (unsigned int)(n - i) : CHUNK;
+		for (unsigned int k = 0; k < c.n; k++)
+			take_job(&c, k, &jobs[order[i + k]]);
+		passed = open_chunk(&c);
+		for (unsigned int k = 0; k < c.n; k++)
+			jobs[order[i + k]].ok = passed >> k & 1;
+	}
+}
+
+static void take_message(struct chunk *c, const struct aead_variant *v, uint8_t *out,
+			 const uint8_t *in, size_t len, const uint8_t *nonce, const uint8_t *key)
+{
+	struct packet *p = &c->packet[0];
+
+	c->ops = v->ops;
+	c->group.n = 0;
+	c->n = 1;
+	p->key = key;
+	p->in = in;
+	p->out = out;
+	p->len = len;
+	for (int i = 0; i < 3; i++)
+		p->nonce[i] = load_le32(nonce + 4 * i);
+}
+
+void lanes_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
+		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key)
+{
+	struct chunk c;
+
+#ifndef WT_CRYPTO_NO_OPENSSL
+	if (goes_to_library(v, len)) {
+		aead_openssl.seal(&aead_openssl, out, in, len, ad, ad_len, nonce, key);
+		return;
+	}
+#endif
+	take_message(&c, v, out, in, len, nonce, key);
+	push_key_blocks(&c);
+	push_data(&c, &c.packet[0]);
+	flush(&c);
+	tag_one(c.ops, out + len, c.block0[0], ad, ad_len, out, len);
+	erase_chunk(&c);
+}
+
+bool lanes_open(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
+		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key)
+{
+	struct chunk c;
+	bool ok;
+
+#ifndef WT_CRYPTO_NO_OPENSSL
+	if (goes_to_library(v, len))
+		return aead_openssl.open(&aead_openssl, out, in, len, ad, ad_len, nonce, key);
+#endif
+	take_message(&c, v, out, in, len, nonce, key);
+	push_key_blocks(&c);
+	flush(&c);
+	tag_one(c.ops, c.tag[0], c.block0[0], ad, ad_len, in, len);
+	ok = tag_equal(c.tag[0], in + len);
+	if (ok) {
+		push_data(&c, &c.packet[0]);
+		flush(&c);
+	}
+	erase_chunk(&c);
+	return ok;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a SIMD variant brings to the common AEAD driver; private to this room. */
+#ifndef WT_CRYPTO_LANES_H
+#define WT_CRYPTO_LANES_H
+
+#include "crypto/poly1305.h"
+#include "crypto/variant.h"
+
+#define CHACHA_BLOCK 64
+#define LANES_MAX 16
+
+/**
+ * struct block_group - ChaCha20 blocks of any packets, computed side by side
+ * @counter:	Block counter of each lane
+ * @nonce:	Nonce words of each lane
+ * @key:	32 bytes of key of each lane
+ * @in:		Bytes to be XORed with the key stream
+ * @out:	Where they go; equal to @in or not overlapping it
+ * @len:	1 to 64 bytes of each
+ * @n:		Lanes in use
+ * @one_key:	All lanes have the same key pointer
+ *
+ * Only public values and addresses live here, never key stream.
+ */
+struct block_group {
+	uint32_t counter[LANES_MAX];
+	uint32_t nonce[3][LANES_MAX];
+	const uint8_t *key[LANES_MAX];
+	const uint8_t *in[LANES_MAX];
+	uint8_t *out[LANES_MAX];
+	uint32_t len[LANES_MAX];
+	unsigned int n;
+	bool one_key;
+};
+
+/**
+ * struct poly_lane - A packet without associated data, to be authenticated
+ * @key:	One-time key, followed by 32 more readable bytes
+ * @data:	Ciphertext
+ * @len:	Its length
+ * @tag:	Gets 16 bytes
+ */
+struct poly_lane {
+	const uint8_t *key;
+	const uint8_t *data;
+	size_t len;
+	uint8_t *tag;
+};
+
+/**
+ * struct lane_ops - The inner loops of a variant
+ * @blocks:	Blocks that @xor_group takes at most
+ * @run:	@xor_run takes multiples of this many blocks
+ * @packets:	Packets that @tags takes at most; 1: it is not used
+ * @long_blocks: Poly1305 blocks from which on @poly_long is worth its set-up
+ * @xor_group:	XOR key stream over the lanes of a group
+ * @xor_run:	XOR key stream over consecutive whole blocks of one packet
+ * @tags:	Authenticate several packets side by side
+ * @poly_long:	Absorb consecutive whole blocks of one packet
+ * @lone_max:	A packet alone in its batch, or with associated data, that is
+ *		longer than this goes to the library
+ */
+struct lane_ops {
+	unsigned int blocks;
+	unsigned int run;
+	unsigned int packets;
+	size_t long_blocks;
+	void (*xor_group)(const struct block_group *g);
+	void (*xor_run)(const uint8_t *key, const uint32_t nonce[3], uint32_t counter,
+			const uint8_t *in, uint8_t *out, size_t blocks);
+	void (*tags)(const struct poly_lane *lanes, unsigned int n);
+	void (*poly_long)(struct poly1305 *p, const uint8_t *in, size_t blocks);
+	size_t lone_max;
+};
+
+void lanes_seal_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n);
+void lanes_open_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n);
+void lanes_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
+		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key);
+bool lanes_open(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
+		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key);
+
+#endif /* WT_CRYPTO_LANES_H */

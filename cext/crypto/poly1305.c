@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Poly1305 (RFC 8439 section 2.5) in limbs of one machine word. */
+#include "base/endian.h"
+#include "base/secret.h"
+#include "crypto/poly1305.h"
+
+#ifdef __SIZEOF_INT128__
+#define WORD_BITS 64
+#define load_word load_le64
+#define store_word store_le64
+#define CLAMP_FIRST UINT64_C(0x0ffffffc0fffffff)
+#define CLAMP_OTHER UINT64_C(0x0ffffffc0ffffffc)
+#else
+#define WORD_BITS 32
+#define load_word load_le32
+#define store_word store_le32
+#define CLAMP_FIRST UINT32_C(0x0fffffff)
+#define CLAMP_OTHER UINT32_C(0x0ffffffc)
+#endif
+
+#define WORD_LEN (WORD_BITS / 8)
+
+void poly1305_init(struct poly1305 *p, const uint8_t key[POLY1305_KEY_LEN])
+{
+	for (int i = 0; i < POLY_WORDS; i++) {
+		p->r[i] = load_word(key + i * WORD_LEN) & (i ? CLAMP_OTHER : CLAMP_FIRST);
+		p->s[i] = p->r[i] + (p->r[i] >> 2);
+		p->h[i] = 0;
+	}
+	p->h[POLY_WORDS] = 0;
+	memcpy(p->pad, key + 16, sizeof(p->pad));
+}
+
+/*
+ * h = (h + block) * r.  The last limb is at most 7 here: 2 bits after the
+ * reduction, a carry, and @top.  What lies above 2^130 comes back times 5; as
+ * (top & ~3) + (top >> 2) it needs no multiplication.
+ */
+#if WORD_BITS == 64
+void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_word top)
+{
+	const uint64_t r0 = p->r[0], r1 = p->r[1], s1 = p->s[1];
+	uint64_t h0 = p->h[0], h1 = p->h[1], h2 = p->h[2], c;
+	unsigned __int128 d0, d1;
+
+	for (; blocks; blocks--, in += POLY1305_BLOCK) {
+		d0 = (unsigned __int128)h0 + load_le64(in);
+		d1 = (unsigned __int128)h1 + load_le64(in + 8) + (uint64_t)(d0 >> 64);
+		h0 = (uint64_t)d0;
+		h1 = (uint64_t)d1;
+		h2 += (uint64_t)(d1 >> 64) + top;
+
+		d0 = (unsigned __int128)h0 * r0 + (unsigned __int128)h1 * s1;
+		d1 = (unsigned __int128)h0 * r1 + (unsigned __int128)h1 * r0 + h2 * s1;
+		h2 *= r0;
+
+		h0 = (uint64_t)d0;
+		d1 += (uint64_t)(d0 >> 64);
+		h1 = (uint64_t)d1;
+		h2 += (uint64_t)(d1 >> 64);
+		c = (h2 >> 2) + (h2 & ~UINT64_C(3));
+		h2 &= 3;
+		d0 = (unsigned __int128)h0 + c;
+		h0 = (uint64_t)d0;
+		d1 = (unsigned __int128)h1 + (uint64_t)(d0 >> 64);
+		h1 = (uint64_t)d1;
+		h2 += (uint64_t)(d1 >> 64);
+	}
+	p->h[0] = h0;
+	p->h[1] = h1;
+	p->h[2] = h2;
+}
+#else
+void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_word top)
+{
+	const uint32_t r0 = p->r[0], r1 = p->r[1], r2 = p->r[2], r3 = p->r[3];
+	const uint32_t s1 = p->s[1], s2 = p->s[2], s3 = p->s[3];
+	uint32_t h0 = p->h[0], h1 = p->h[1], h2 = p->h[2], h3 = p->h[3], h4 = p->h[4];
+	uint32_t m, c, g0, g1, g2;
+	uint64_t d;
+
+	for (; blocks; blocks--, in += POLY1305_BLOCK) {
+		m = load_le32(in);
+		h0 += m;
+		c = h0 < m;
+		m = load_le32(in + 4);
+		h1 += c;
+		c = h1 < c;
+		h1 += m;
+		c += h1 < m;
+		m = load_le32(in + 8);
+		h2 += c;
+		c = h2 < c;
+		h2 += m;
+		c += h2 < m;
+		m = load_le32(in + 12);
+		h3 += c;
+		c = h3 < c;
+		h3 += m;
+		c += h3 < m;
+		h4 += c + top;
+
+		/* Each column starts from the carry of the one before. */
+		d = (uint64_t)h0 * r0;
+		d += (uint64_t)h1 * s3;
+		d += (uint64_t)h2 * s2;
+		d += (uint64_t)h3 * s1;
+		g0 = (uint32_t)d;
+		d >>= 32;
+		d += (uint64_t)h0 * r1;
+		d += (uint64_t)h1 * r0;
+		d += (uint64_t)h2 * s3;
+		d += (uint64_t)h3 * s2;
+		d += (uint64_t)h4 * s1;
+		g1 = (uint32_t)d;
+		d >>= 32;
+		d += (uint64_t)h0 * r2;
+		d += (uint64_t)h1 * r1;
+		d += (uint64_t)h2 * r0;
+		d += (uint64_t)h3 * s3;
+		d += (uint64_t)h4 * s2;
+		g2 = (uint32_t)d;
+		d >>= 32;
+		d += (uint64_t)h0 * r3;
+		d += (uint64_t)h1 * r2;
+		d += (uint64_t)h2 * r1;
+		d += (uint64_t)h3 * r0;
+		d += (uint64_t)h4 * s3;
+		h4 = h4 * r0 + (uint32_t)(d >> 32);
+
+		c = (h4 >> 2) + (h4 & ~UINT32_C(3));
+		h4 &= 3;
+		h0 = g0 + c;
+		c = h0 < c;
+		h1 = g1 + c;
+		c = h1 < c;
+		h2 = g2 + c;
+		c = h2 < c;
+		h3 = (uint32_t)d + c;
+		h4 += h3 < c;
+	}
+	p->h[0] = h0;
+	p->h[1] = h1;
+	p->h[2] = h2;
+	p->h[3] = h3;
+	p->h[4] = h4;
+}
+#endif
+
+void poly1305_final(struct poly1305 *p, uint8_t tag[16])
+{
+	poly_word g[POLY_WORDS], mask;
+	poly_double d = 5;
+
+	/* h + 5 reaches 2^130 exactly when h >= 2^130 - 5: then its low bits are h mod p. */
+	for (int i = 0; i < POLY_WORDS; i++) {
+		d += p->h[i];
+		g[i] = (poly_word)d;
+		d >>= WORD_BITS;
+	}
+	mask = (poly_word)0 - ((p->h[POLY_WORDS] + (poly_word)d) >> 2);
+	__asm__("" : "+r"(mask));
+	d = 0;
+	for (int i = 0; i < POLY_WORDS; i++) {
+		d += (p->h[i] & ~mask) | (g[i] & mask);
+		d += load_word(p->pad + i * WORD_LEN);
+		store_word(tag + i * WORD_LEN, (poly_word)d);
+		d >>= WORD_BITS;
+	}
+	secret_erase(p, sizeof(*p));
+}
