@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import random
 import re
@@ -13,9 +12,9 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from tests.fuzz.python_targets import TARGETS as PYTHON_TARGETS
 from tests.support.tree import ROOT, copy
 
 BUILD = ROOT / "build" / "fuzz"
@@ -23,9 +22,6 @@ TREE = BUILD / "tree"
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 CLANG = next((c for c in ("clang-16", "clang") if shutil.which(c)), "clang")
 CHECKS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined"
-
-# "ROOM:NAME" -> "module:function"; the function takes bytes and returns nothing.
-PYTHON_TARGETS: dict[str, str] = {}
 
 
 def native_targets() -> list[str]:
@@ -112,8 +108,7 @@ def run_native(host: Path, target: str, seconds: int) -> tuple[bool, str]:
 
 def run_python(target: str, seconds: int, seed: int = 1) -> tuple[bool, str]:
     """Mutate seeds and random bytes into a Python parser; only its own errors may come."""
-    module, _, name = PYTHON_TARGETS[target].partition(":")
-    function: Callable[[bytes], object] = getattr(importlib.import_module(module), name)
+    function = PYTHON_TARGETS[target]
     rng = random.Random(seed)
     folder = CORPUS / target.replace(":", "_")
     seeds = [p.read_bytes() for p in sorted(folder.glob("*"))] or [b""]

@@ -1,0 +1,33 @@
+"""The fuzz targets in Python: functions of bytes that raise nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wantastic.proxy.credentials import Credentials
+from wantastic.proxy.http import HttpProxy
+from wantastic.proxy.socks5 import Socks5Server, parse_datagram
+
+
+def socks5(data: bytes) -> None:
+    """Both kinds of server; what the client sends, then a datagram."""
+    for server in (Socks5Server(), Socks5Server(Credentials("u", "p"))):
+        for at in range(0, len(data), 7):
+            server.receive(data[at : at + 7])
+        assert len(server.data_to_send()) < 64
+    parse_datagram(data)
+
+
+def http_proxy(data: bytes) -> None:
+    """A head in two pieces."""
+    proxy = HttpProxy()
+    proxy.receive(data[: len(data) // 2])
+    proxy.receive(data[len(data) // 2 :])
+    proxy.data_to_send()
+
+
+# "ROOM:NAME" -> the function
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "proxy:socks5": socks5,
+    "proxy:http": http_proxy,
+}
