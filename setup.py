@@ -101,16 +101,17 @@ def extensions() -> list[Extension]:
     ]
 
 
-os.chdir(ROOT)
-runpy.run_path("protos/generate.py", run_name="__main__")
-setup(
-    ext_modules=cythonize(
-        extensions(),
-        build_dir=str(BUILD / "cython"),
-        compiler_directives=DIRECTIVES,
-        nthreads=0,
-        quiet=True,
-    ),
-    cmdclass={"build_ext": BuildNative},
-    options={"build": {"build_base": str(BUILD)}},
-)
+if __name__ == "__main__":  # the static build only reads the conventions above
+    os.chdir(ROOT)
+    runpy.run_path("protos/generate.py", run_name="__main__")
+    setup(
+        ext_modules=cythonize(
+            extensions(),
+            build_dir=str(BUILD / "cython"),
+            compiler_directives=DIRECTIVES,
+            nthreads=0,
+            quiet=True,
+        ),
+        cmdclass={"build_ext": BuildNative},
+        options={"build": {"build_base": str(BUILD)}},
+    )

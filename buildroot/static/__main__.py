@@ -1,0 +1,45 @@
+"""The build program's command line: `python -m buildroot.static COMMAND --arch ARCH ...`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from buildroot.static import testpython
+from buildroot.static.arches import ARCHES
+from buildroot.static.cache import BuildError, Cache
+from buildroot.static.rooms import ROOT
+from buildroot.static.sources import PINS, Sources
+from buildroot.static.toolchain import toolchain
+
+
+def main() -> int:
+    """Run one command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m buildroot.static", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at once")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("sources", help="fetch and verify everything, for building offline")
+    test = commands.add_parser("test-qemu", help="run pytest under qemu-user")
+    test.add_argument("--arch", choices=ARCHES, required=True)
+    test.add_argument("arguments", nargs=argparse.REMAINDER, help="for pytest")
+    options = parser.parse_args()
+    cache = Cache(
+        Path(os.environ.get("WANTASTIC_CACHE") or ROOT / "build" / "cache").resolve(), options.jobs
+    )
+    sources = Sources(cache)
+    try:
+        if options.command == "sources":
+            for pin in PINS.values():
+                print(sources.fetch(pin))
+            return 0
+        tools = toolchain(cache, sources, ARCHES[options.arch])
+        return testpython.run(cache, sources, tools, options.arguments or ["tests/native"])
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""A static interpreter for another CPU that runs the test suite from the source tree.
+
+It has the target's libpython, every native module of cext/ (those for tests too) and OpenSSL, and
+reads the standard library, pytest and our Python files as source. qemu-user runs it, so that
+byte order, word size and alignment of the real CPU are under test; system calls are this
+machine's. Hypothesis is pinned to its last releases without native code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from buildroot.static import cpython, inittab, openssl, rooms, zlib
+from buildroot.static.cache import BuildError, Cache, Unit, hash_file, recipe_of, say
+from buildroot.static.sources import Sources
+from buildroot.static.toolchain import Toolchain
+
+RUNTIME = Path(__file__).parent / "runtime"
+PACKAGES = (
+    "attrs",
+    "hypothesis",
+    "iniconfig",
+    "packaging",
+    "pluggy",
+    "pygments",
+    "pytest",
+    "sortedcontainers",
+)
+
+
+def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
+    """Return the path of the interpreter."""
+    python = cpython.target(cache, sources, tools)
+    ssl, z = openssl.build(cache, sources, tools), zlib.build(cache, sources, tools)
+    cext = rooms.build(cache, sources, tools, with_tests=True)
+    table = inittab.source(cext.modules)
+    inputs = {
+        "rooms": cext.archive.parent.name,
+        "python": python.name,
+        "openssl": ssl.name,
+        "zlib": z.name,
+        "table": table,
+        "atomic": hash_file(RUNTIME / "atomic.c"),
+        "recipe": recipe_of(sys.modules[__name__]),
+    }
+
+    def recipe(folder: Path) -> None:
+        env = tools.environment(cache)
+        (folder / "inittab.c").write_text(table)
+        command = (
+            tools.cc,
+            *tools.common_flags(),
+            *cpython.include_flags(cache, sources, tools),
+        )
+        units = [
+            Unit(folder / "inittab.c", "inittab.o", command),
+            Unit(RUNTIME / "atomic.c", "atomic.o", command),
+        ]
+        objects = cache.compile(folder, units, env)
+        link = [tools.cc, "-static", "-Os", "-Wl,--gc-sections", "-o", folder / "python"]
+        link += [python / "Programs" / "python.o", *objects, *cext.objects, cext.archive]
+        link += [python / cpython.LIBRARY, ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
+        cache.run(folder / "log", [*link, "-lm", "-lpthread", "-ldl", "-lutil"], env=env)
+        home = folder / "home" / "lib" / "python3.11"
+        home.parent.mkdir(parents=True)
+        home.symlink_to(sources.unpack("python3.11") / "Lib")
+        # Importing asks for the folder of shared modules, though there is none to load.
+        (folder / "home" / "lib-dynload").mkdir()
+
+    return cache.stage(f"testpython-{tools.arch.name}", inputs, recipe) / "python"
+
+
+def run(cache: Cache, sources: Sources, tools: Toolchain, arguments: list[str]) -> int:
+    """Run pytest with `arguments` under the emulator; return its exit code."""
+    emulator = shutil.which(tools.arch.qemu) or shutil.which(f"{tools.arch.qemu}-static")
+    if not emulator:
+        raise BuildError(f"{tools.arch.qemu} is missing: install Debian's qemu-user")
+    python = build(cache, sources, tools)
+    packages = [sources.unpack(name) for name in PACKAGES]
+    launcher = RUNTIME / "run_pytest.py"
+    environment = {
+        **os.environ,
+        "PYTHONHOME": str(python.parent / "home"),
+        "PYTHONPATH": os.pathsep.join(map(str, [rooms.ROOT, RUNTIME, *packages])),
+        "PYTHONPYCACHEPREFIX": str(cache.root / "pycache"),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "WANTASTIC_EMULATED": tools.arch.name,
+    }
+    say(f"pytest on {tools.arch.name}: {' '.join(arguments)}")
+    command = [emulator, str(python), str(launcher), *arguments]
+    return subprocess.run(command, cwd=rooms.ROOT, env=environment, check=False).returncode

@@ -1,0 +1,160 @@
+"""The C toolchain under fixed names on PATH: PyPI's ziglang, or whatever CC, CXX, AR, RANLIB say.
+
+Build systems bake the compiler's name into what they make (OpenSSL's and CPython's build
+information), so it must not hold a path of this machine: each tool gets a one-line wrapper named
+after the target (`mipsel-linux-musl-cc`), and everything calls that.
+
+zig's habits that the wrappers and flags settle:
+- it refuses __DATE__ and __TIME__ (-Wno-date-time; SOURCE_DATE_EPOCH gives them a fixed value);
+- below -O2 it is a debug build with UBSan, ten times larger (-fno-sanitize=all);
+- `cc -E -` hands standard input to clang without the CPU's features, which then refuses the CPU:
+  OpenSSL asks the byte order so, and would take mipsel for big-endian. A temporary file helps;
+- it caches compilations by itself, outside the tree unless told.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildroot.static.arches import Arch
+from buildroot.static.cache import BuildError, Cache, sha256_of
+from buildroot.static.sources import Sources
+
+# 2026-01-01: what __DATE__ becomes, and the age of nothing else.
+SOURCE_DATE_EPOCH = "1767225600"
+
+ZIG_WRAPPER = """#!/bin/sh
+zig={zig}
+case "$*" in
+"-E -")
+	source=$(mktemp --suffix=.c)
+	trap 'rm -f "$source"' EXIT
+	cat >"$source"
+	"$zig" {kind} {flags} -E "$source"
+	exit
+	;;
+esac
+exec "$zig" {kind} {flags} "$@"
+"""
+PLAIN_WRAPPER = '#!/bin/sh\nexec {command} "$@"\n'
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Where the wrappers are, and what they run."""
+
+    arch: Arch
+    folder: Path
+    identity: str
+    """Goes into every stage's key."""
+    is_zig: bool
+
+    @property
+    def cc(self) -> str:
+        return f"{self.arch.triple}-cc"
+
+    @property
+    def cxx(self) -> str:
+        return f"{self.arch.triple}-c++"
+
+    @property
+    def ar(self) -> str:
+        return f"{self.arch.triple}-ar"
+
+    @property
+    def ranlib(self) -> str:
+        return f"{self.arch.triple}-ranlib"
+
+    def environment(self, cache: Cache) -> dict[str, str]:
+        """Return what every tool of a stage is run with."""
+        return {
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
+            "ZIG_GLOBAL_CACHE_DIR": str(cache.root / "zig-cache"),
+            "ZIG_LOCAL_CACHE_DIR": str(cache.root / "zig-cache"),
+            "LC_ALL": "C",
+            "TZ": "UTC",
+        }
+
+    def common_flags(self) -> tuple[str, ...]:
+        """Return the flags that every object of the executable is compiled with."""
+        return (
+            "-Os",
+            "-g1",
+            "-fno-strict-aliasing",
+            "-ffunction-sections",
+            "-fdata-sections",
+            "-fvisibility=hidden",
+            "-w",
+        )
+
+
+def toolchain(cache: Cache, sources: Sources, arch: Arch) -> Toolchain:
+    """Return the wrappers for CC and its companions from the environment, or for zig."""
+    if os.environ.get("CC"):
+        return _given(cache, arch)
+    zig = sources.unpack("ziglang") / "ziglang" / "zig"
+    zig.chmod(0o755)
+    identity = f"{sources.pin('ziglang').sha256} {arch.zig_target} {arch.zig_cpu}"
+    flags = f"-target {arch.zig_target} -mcpu={arch.zig_cpu} -Wno-date-time -fno-sanitize=all"
+    flags += f" {_prefix_map(cache)}"
+    wrappers = {
+        "cc": ZIG_WRAPPER.format(zig=shlex.quote(str(zig)), kind="cc", flags=flags),
+        "c++": ZIG_WRAPPER.format(zig=shlex.quote(str(zig)), kind="c++", flags=flags),
+        "ar": PLAIN_WRAPPER.format(command=f"{shlex.quote(str(zig))} ar"),
+        "ranlib": PLAIN_WRAPPER.format(command=f"{shlex.quote(str(zig))} ranlib"),
+    }
+    return Toolchain(arch, _write(cache, arch, identity, wrappers), identity, True)
+
+
+def _given(cache: Cache, arch: Arch) -> Toolchain:
+    commands = {
+        kind: os.environ.get(variable) or default
+        for kind, variable, default in (
+            ("cc", "CC", ""),
+            ("c++", "CXX", ""),
+            ("ar", "AR", "ar"),
+            ("ranlib", "RANLIB", "ranlib"),
+        )
+    }
+    for kind, command in commands.items():
+        if not command or not shutil.which(shlex.split(command)[0]):
+            raise BuildError(
+                f"CC is given, so {kind} must be too: set CC, CXX, AR and RANLIB to a musl "
+                f"toolchain for {arch.triple}"
+            )
+    version = subprocess.run(
+        [*shlex.split(commands["cc"]), "--version"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()[0]
+    identity = f"{version} {sorted(commands.items())}"
+    for kind in ("cc", "c++"):
+        commands[kind] += f" {_prefix_map(cache)}"
+    wrappers = {
+        kind: PLAIN_WRAPPER.format(command=command) for kind, command in commands.items()
+    }
+    return Toolchain(arch, _write(cache, arch, identity, wrappers), identity, False)
+
+
+def _prefix_map(cache: Cache) -> str:
+    """Keep this machine's paths out of debug information and __FILE__.
+
+    In the wrapper, not among the flags: OpenSSL compiles its own flags in.
+    """
+    return shlex.quote(f"-ffile-prefix-map={cache.root}=/build")
+
+
+def _write(cache: Cache, arch: Arch, identity: str, wrappers: Mapping[str, str]) -> Path:
+    folder = cache.root / f"tools-{arch.name}-{sha256_of(identity.encode())[:12]}"
+    folder.mkdir(exist_ok=True)
+    for kind, text in wrappers.items():
+        path = folder / f"{arch.triple}-{kind}"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            path.chmod(0o755)
+    return folder
