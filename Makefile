@@ -9,10 +9,12 @@ MINUTES ?= 1
 BUILD_PACKAGES := gcc libc6-dev make python3-dev python3-venv libssl-dev
 TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump \
 	wireguard-go wireguard-tools libsodium-dev shellcheck
+QEMU_PACKAGES  := $(BUILD_PACKAGES) dpkg-dev perl qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
-.PHONY: help build protos run test lint format bench bench-aead bench-tunnel bench-flood fuzz asan clean
+.PHONY: help build protos run test lint format bench bench-aead bench-tunnel bench-flood fuzz asan \
+	test-qemu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +72,10 @@ fuzz: $(STAMP) ## Every fuzz target for MINUTES=1; TARGET=room:name for one
 asan: $(STAMP) ## The native tests under AddressSanitizer and UBSan
 	@$(NEED) $(BUILD_PACKAGES)
 	@$(PY) -m tests.support.sanitized
+
+test-qemu: $(STAMP) ## The native tests on another CPU by qemu-user: ARCH=mips|mipsel|armv7|aarch64
+	@$(NEED) $(QEMU_PACKAGES)
+	@$(PY) -m buildroot.static test-qemu --arch $(or $(ARCH),mips) -- $(or $(TESTS),tests/native)
 
 clean: ## Remove everything that was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

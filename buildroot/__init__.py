@@ -1,1 +1,1 @@
-"""Firmware packaging: the Buildroot and OpenWrt packages, and the program that builds the executable."""
+"""Firmware: the Buildroot and OpenWrt packages, and the program that builds the executable."""

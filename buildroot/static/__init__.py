@@ -4,9 +4,9 @@ Every stage is a function from named inputs to a folder in the cache. Order, wit
 
     sources    pinned archives, fetched once, verified by hash            sources.py
     toolchain  CC, CXX, AR, RANLIB under fixed names on PATH              toolchain.py
-    zlib, openssl, cpython    the C libraries, as archives                zlib.py openssl.py cpython.py
+    zlib, openssl, cpython    the C libraries, as archives      one file each
     rooms      cext/: the C library and the Cython modules                rooms.py
-    protobuf, pycryptodome, grpc     native parts of third parties        one file each
+    protobuf, pycryptodome, grpc    native parts of others      one file each
     nuitka     every Python module turned into C or bytecode              nuitka.py
     link       one executable, its symbols beside it                      link.py
 """

@@ -35,7 +35,8 @@ def main() -> int:
                 print(sources.fetch(pin))
             return 0
         tools = toolchain(cache, sources, ARCHES[options.arch])
-        return testpython.run(cache, sources, tools, options.arguments or ["tests/native"])
+        arguments = [word for word in options.arguments if word != "--"]
+        return testpython.run(cache, sources, tools, arguments or ["tests/native"])
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

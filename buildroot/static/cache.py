@@ -103,7 +103,7 @@ class Cache:
     def run(
         self,
         log: Path,
-        command: Sequence[str | Path],
+        command: Sequence[object],
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
@@ -135,9 +135,7 @@ class Cache:
         if len(set(objects)) != len(objects):
             raise BuildError(f"two sources share an object name in {folder}")
         todo = [
-            (u, o, n)
-            for n, (u, o) in enumerate(zip(units, objects, strict=True))
-            if not o.exists()
+            (u, o, n) for n, (u, o) in enumerate(zip(units, objects, strict=True)) if not o.exists()
         ]
         environment = {**os.environ, **env}
 

@@ -23,6 +23,7 @@ from buildroot.static import openssl
 from buildroot.static.cache import Cache, hash_file, recipe_of
 from buildroot.static.sources import Sources
 from buildroot.static.toolchain import SOURCE_DATE_EPOCH, Toolchain
+from buildroot.static.zlib import FILES as ZLIB_FILES
 
 RUNTIME = Path(__file__).parent / "runtime"
 LIBRARY = "libpython3.11.a"
@@ -104,23 +105,14 @@ def host(cache: Cache, sources: Sources) -> Path:
         configure = Path("../..") / source.name / "configure"
         cache.run(log, [configure, f"--prefix={folder}", *OPTIONS], cwd=build, env=env)
         # zlib's own sources stand in for a library that this machine need not have.
-        files = " ".join(
-            str(zlib / f"{name}.c")
-            for name in ("adler32", "crc32", "deflate", "inffast", "inflate", "inftrees", "trees")
-        )
-        rows = {
-            **MODULES,
-            "zlib": f"zlibmodule.c -I{zlib}",
-        }
-        rows.pop("_ssl")
-        archive = build / "libz-host.a"
-        objects = []
-        for name in ("adler32", "crc32", "deflate", "inffast", "inflate", "inftrees", "trees", "zutil"):
-            target = build / f"z_{name}.o"
-            cache.run(log, [env["CC"], "-O1", "-w", "-DHAVE_UNISTD_H", "-c", zlib / f"{name}.c", "-o", target])
-            objects.append(target)
-        cache.run(log, ["ar", "rcs", archive, *objects])
-        rows["zlib"] += f" {archive}"
+        archive, objects = build / "libz.a", []
+        for name in ZLIB_FILES:
+            objects.append(build / f"z_{name}.o")
+            command = [env["CC"], "-O1", "-w", "-DHAVE_UNISTD_H", "-c", zlib / f"{name}.c"]
+            cache.run(log, [*command, "-o", objects[-1]])
+        cache.run(log, [env.get("AR", "ar"), "rcs", archive, *objects])
+        rows = {name: row for name, row in MODULES.items() if name != "_ssl"}
+        rows["zlib"] = f"zlibmodule.c -I{zlib} {archive}"
         _write_setup(build, rows)
         cache.run(log, ["make", f"-j{cache.jobs}", "python"], cwd=build, env=env)
         (folder / "bin").mkdir()

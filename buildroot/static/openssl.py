@@ -23,16 +23,14 @@ from buildroot.static.sources import Sources
 from buildroot.static.toolchain import Toolchain
 
 # Left out: what neither TLS 1.2/1.3 with certificates nor our AEAD baseline can reach.
-WITHOUT = tuple(
-    """
+WITHOUT = """
     shared dso engine dynamic-engine static-engine afalgeng padlockeng capieng loadereng module
     legacy apps tests docs async autoload-config ui-console comp http ocsp ct cms cmp ts srp psk
     nextprotoneg srtp dtls quic ssl-trace tls1 tls1_1 tls-deprecated-ec dgram filenames
     thread-pool default-thread-pool secure-memory multiblock pic dh dsa des ec2m gost sm2 sm3 sm4
     aria bf camellia cast idea seed rc2 rc4 md4 mdc2 rmd160 whirlpool siphash siv ocb cmac argon2
     rfc3779 ml-kem ml-dsa slh-dsa
-    """.split()
-)
+    """
 # Tables that the MIPS assembly loads with `la` before their definition.
 MIPS_TABLES = {
     "crypto/aes/aes-mips.S": ("AES_Te", "AES_Td", "AES_Te4", "AES_Td4"),
@@ -75,7 +73,7 @@ def _build(cache: Cache, source: Path, tools: Toolchain, folder: Path) -> None:
     }
     # A relative path: Configure's own command line is compiled in.
     configure = Path("..") / source.name / "Configure"
-    options = [f"no-{word}" for word in WITHOUT]
+    options = [f"no-{word}" for word in WITHOUT.split()]
     target = tools.arch.openssl_target
     cache.run(
         log,

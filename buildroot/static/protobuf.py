@@ -2,8 +2,9 @@
 
 grpcio carries an upb of its own, of another version. Both define the same names, so every global
 symbol of this one gets a prefix, by a header of #defines that is included first and made from the
-objects' own symbol table. One thing the header cannot reach: the linker section `linkarr_upb_AllExts`
-is named with # and ##; the one file that names it is compiled from a changed copy.
+objects' own symbol table. One thing the header cannot reach: the linker section
+`linkarr_upb_AllExts` is named with # and ##; the one file that names it is compiled from a changed
+copy.
 """
 
 from __future__ import annotations

@@ -16,9 +16,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import Cython
 from Cython.Build import cythonize
-from setuptools import Extension
+from Cython.Shadow import __version__ as CYTHON_VERSION
 
 from buildroot.static import cpython, openssl
 from buildroot.static.cache import Cache, Unit, hash_tree, recipe_of
@@ -73,9 +72,7 @@ def build(cache: Cache, sources: Sources, tools: Toolchain, *, with_tests: bool)
     """Compile cext/ for the target."""
     generated = translate(cache)
     pyx = sources_of(with_tests=with_tests)
-    c_files = {
-        module_name(p): generated / p.relative_to(ROOT).with_suffix(".c") for p in pyx
-    }
+    c_files = {module_name(p): generated / p.relative_to(ROOT).with_suffix(".c") for p in pyx}
     plain = sorted(ROOT.glob("cext/*/*.c"))
     flags = ("-O2", *(f for f in tools.common_flags() if f != "-Os"), *ERRORS)
     flags += ("-std=gnu11", "-fwrapv", "-DNDEBUG")
@@ -125,7 +122,7 @@ def translate(cache: Cache) -> Path:
     directives = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["DIRECTIVES"]
     inputs = {
         "sources": hash_tree([*pyx, *ROOT.glob("cext/*/*.pxd")], ROOT),
-        "cython": Cython.__version__,
+        "cython": CYTHON_VERSION,
         "directives": {name: str(value) for name, value in directives.items()},
     }
 
@@ -133,8 +130,8 @@ def translate(cache: Cache) -> Path:
         before = Path.cwd()
         os.chdir(ROOT)
         try:
-            cythonize(
-                [Extension(module_name(p), [str(p.relative_to(ROOT))]) for p in pyx],
+            cythonize(  # type: ignore[no-untyped-call]
+                [str(p.relative_to(ROOT)) for p in pyx],
                 build_dir=str(folder),
                 compiler_directives=directives,
                 nthreads=0,

@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -71,24 +70,65 @@ PINS = {
             "trixie",
             "ede2791e29c1d3b422f9208bdd7edf040c20445ea1e7453a72037576e64fa197",
         ),
-        _sdist("grpcio", "1.85.1", "5f530287d5de5f7f66089ead81de44f6787162944dab3922efa65dfdff108a1d"),
-        _wheel("grpclib", "0.4.9", "7762ec1c8ed94dfad597475152dd35cbd11aecaaca2f243e29702435ca24cf0e"),
+        _sdist(
+            "grpcio", "1.85.1", "5f530287d5de5f7f66089ead81de44f6787162944dab3922efa65dfdff108a1d"
+        ),
+        _wheel(
+            "grpclib", "0.4.9", "7762ec1c8ed94dfad597475152dd35cbd11aecaaca2f243e29702435ca24cf0e"
+        ),
         _wheel("h2", "4.4.1", "0e25f1462b23c9cb82d9eb02e28bc706dac2a68cb457c6a0d74d63c8a2a5d0e6"),
-        _wheel("hpack", "4.2.0", "858ac0b02280fa582b5080d68db0899c62a80375e0e5413a74970c5e518b6986"),
-        _wheel("hyperframe", "6.1.0", "b03380493a519fce58ea5af42e4a42317bf9bd425596f7a0835ffce80f1a42e5"),
-        _sdist("multidict", "7.2.1", "e8af3e6f1bdbc31fd762b094133b478b89988eaebc63cbe82b1d9e3bbd15cede"),
-        _sdist("nuitka", "4.3.3", "3bed65735d5cfc53dc13070f9f17c52dbe584c0f03de32b6ef011f5db674add9"),
-        _sdist("protobuf", "7.36.2", "497d0463ff3316681da6c0b9e8d06cb465d61abce00b613ab42226175644d1bb"),
-        _sdist("pycryptodome", "4.4.0", "eab7620c60c85f3fa251d026ec06e094f036d96187bebb9752e46fbcebabbb55"),
+        _wheel(
+            "hpack", "4.2.0", "858ac0b02280fa582b5080d68db0899c62a80375e0e5413a74970c5e518b6986"
+        ),
+        _wheel(
+            "hyperframe",
+            "6.1.0",
+            "b03380493a519fce58ea5af42e4a42317bf9bd425596f7a0835ffce80f1a42e5",
+        ),
+        _sdist(
+            "multidict", "7.2.1", "e8af3e6f1bdbc31fd762b094133b478b89988eaebc63cbe82b1d9e3bbd15cede"
+        ),
+        _sdist(
+            "nuitka", "4.3.3", "3bed65735d5cfc53dc13070f9f17c52dbe584c0f03de32b6ef011f5db674add9"
+        ),
+        _sdist(
+            "protobuf", "7.36.2", "497d0463ff3316681da6c0b9e8d06cb465d61abce00b613ab42226175644d1bb"
+        ),
+        _sdist(
+            "pycryptodome",
+            "4.4.0",
+            "eab7620c60c85f3fa251d026ec06e094f036d96187bebb9752e46fbcebabbb55",
+        ),
         # What the source-tree interpreter for other CPUs tests with.
-        _wheel("attrs", "26.1.0", "c647aa4a12dfbad9333ca4e71fe62ddc36f4e63b2d260a37a8b83d2f043ac309"),
-        _wheel("hypothesis", "6.140.2", "4524cb84be90961563ef15634e2efe96150bbcce47621a13cff3c1b03a326663"),
-        _wheel("iniconfig", "2.3.1", "9121e2c1fdb355232495be3194c8dfe87ccc2d5dee45947b78e68f499790d7a7"),
-        _wheel("packaging", "26.3", "d7193f7c8e4e93f444fde0262bf90af30e16fa0ad0ad44cb553c87339b23cd1c"),
-        _wheel("pluggy", "1.7.0", "7dd7b0d8832ba3cb632c306926ded123429211b83641b35dc5c41ad2d34f9bec"),
-        _wheel("pygments", "2.21.0", "2363c69b61c4a97c838da3b130dcd6468f4848992b21a82f2a63ec34377137d9"),
-        _wheel("pytest", "9.2.0", "07acdcf88ec174f907dc01af70bf52d49b014bbab03faeeade31c96b18c2e588"),
-        _wheel("sortedcontainers", "2.4.0", "a163dcaede0f1c021485e957a39245190e74249897e2ae4b2aa38595db237ee0", "py2.py3-none-any"),
+        _wheel(
+            "attrs", "26.1.0", "c647aa4a12dfbad9333ca4e71fe62ddc36f4e63b2d260a37a8b83d2f043ac309"
+        ),
+        _wheel(
+            "hypothesis",
+            "6.140.2",
+            "4524cb84be90961563ef15634e2efe96150bbcce47621a13cff3c1b03a326663",
+        ),
+        _wheel(
+            "iniconfig", "2.3.1", "9121e2c1fdb355232495be3194c8dfe87ccc2d5dee45947b78e68f499790d7a7"
+        ),
+        _wheel(
+            "packaging", "26.3", "d7193f7c8e4e93f444fde0262bf90af30e16fa0ad0ad44cb553c87339b23cd1c"
+        ),
+        _wheel(
+            "pluggy", "1.7.0", "7dd7b0d8832ba3cb632c306926ded123429211b83641b35dc5c41ad2d34f9bec"
+        ),
+        _wheel(
+            "pygments", "2.21.0", "2363c69b61c4a97c838da3b130dcd6468f4848992b21a82f2a63ec34377137d9"
+        ),
+        _wheel(
+            "pytest", "9.2.0", "07acdcf88ec174f907dc01af70bf52d49b014bbab03faeeade31c96b18c2e588"
+        ),
+        _wheel(
+            "sortedcontainers",
+            "2.4.0",
+            "a163dcaede0f1c021485e957a39245190e74249897e2ae4b2aa38595db237ee0",
+            "py2.py3-none-any",
+        ),
         # The compiler is a program for one kind of build machine; elsewhere CC has to be given.
         _wheel(
             "ziglang",
@@ -150,9 +190,7 @@ class Sources:
         return _verified(self.folder / pin.file, pin)
 
     def _pip(self, pin: Pin) -> None:
-        form = (
-            ["--no-binary", ":all:", "--no-build-isolation"] if pin.origin == "sdist" else []
-        )
+        form = ["--no-binary", ":all:", "--no-build-isolation"] if pin.origin == "sdist" else []
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *form]
         command += ["--dest", str(self.folder), f"{pin.project}=={pin.version}"]
         self.cache.run(self.folder / "fetch.log", command)
@@ -189,7 +227,9 @@ def _debian_entries(suite: str) -> str:
             if re.search(rf"^Suites:.*\b{release}\b", entry, re.M) and "Components: main" in entry:
                 body = re.sub(r"^Types:.*$", "Types: deb-src", entry.strip(), flags=re.M)
                 entries.append(
-                    re.sub(r"^(Suites:.*)$", lambda m: m[1].replace(release, suite), body, flags=re.M)
+                    re.sub(
+                        r"^(Suites:.*)$", lambda m: m[1].replace(release, suite), body, flags=re.M
+                    )
                 )
     if not entries:
         raise BuildError("no deb822 entry of Debian's main archive in /etc/apt/sources.list.d")

@@ -37,7 +37,7 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
     python = cpython.target(cache, sources, tools)
     ssl, z = openssl.build(cache, sources, tools), zlib.build(cache, sources, tools)
     cext = rooms.build(cache, sources, tools, with_tests=True)
-    table = inittab.source(cext.modules)
+    table = inittab.source([*cpython.MODULES, *cpython.TEST_MODULES], cext.modules)
     inputs = {
         "rooms": cext.archive.parent.name,
         "python": python.name,
@@ -61,9 +61,9 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
             Unit(RUNTIME / "atomic.c", "atomic.o", command),
         ]
         objects = cache.compile(folder, units, env)
-        link = [tools.cc, "-static", "-Os", "-Wl,--gc-sections", "-o", folder / "python"]
-        link += [python / "Programs" / "python.o", *objects, *cext.objects, cext.archive]
-        link += [python / cpython.LIBRARY, ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
+        inside = [python / "Programs" / "python.o", *objects, *cext.objects, cext.archive]
+        inside += [python / cpython.LIBRARY, ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
+        link = [tools.cc, "-static", "-Os", "-Wl,--gc-sections", "-o", folder / "python", *inside]
         cache.run(folder / "log", [*link, "-lm", "-lpthread", "-ldl", "-lutil"], env=env)
         home = folder / "home" / "lib" / "python3.11"
         home.parent.mkdir(parents=True)

@@ -135,9 +135,7 @@ def _given(cache: Cache, arch: Arch) -> Toolchain:
     identity = f"{version} {sorted(commands.items())}"
     for kind in ("cc", "c++"):
         commands[kind] += f" {_prefix_map(cache)}"
-    wrappers = {
-        kind: PLAIN_WRAPPER.format(command=command) for kind, command in commands.items()
-    }
+    wrappers = {kind: PLAIN_WRAPPER.format(command=command) for kind, command in commands.items()}
     return Toolchain(arch, _write(cache, arch, identity, wrappers), identity, False)
 
 

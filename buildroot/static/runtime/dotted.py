@@ -13,9 +13,10 @@ class DottedBuiltinFinder:
     """A meta path finder for modules in the table of built-in modules under a dotted name."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return the specification of a module that is in the table."""
         if "." in name and _imp.is_builtin(name):
-            return ModuleSpec(name, BuiltinImporter, origin="built-in", is_package=False)
+            return ModuleSpec(name, BuiltinImporter, origin="built-in")  # type: ignore[arg-type]
         return None
 
 

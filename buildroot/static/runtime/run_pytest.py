@@ -6,9 +6,10 @@ for a number itself, and no example has a deadline.
 
 import sys
 
-import dotted  # noqa: F401
 import hypothesis
 import pytest
+
+from buildroot.static.runtime import dotted  # noqa: F401
 
 EXAMPLES = 10
 
@@ -20,4 +21,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("emulated")
-sys.exit(pytest.main(["-p", "hypothesis.extra.pytestplugin", "-p", "no:cacheprovider", *sys.argv[1:]]))
+sys.exit(
+    pytest.main(["-p", "hypothesis.extra.pytestplugin", "-p", "no:cacheprovider", *sys.argv[1:]])
+)

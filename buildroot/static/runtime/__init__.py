@@ -1,0 +1,1 @@
+"""What goes into the executable or the test interpreter from our side: C shims, the entry point."""
