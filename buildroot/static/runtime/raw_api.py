@@ -8,7 +8,7 @@ bytearray; a pointer that C code returns is kept in a bytearray of its size and 
 import sys
 from typing import Any
 
-from Crypto.Util import _static
+from Crypto.Util import _static  # type: ignore[attr-defined]
 
 backend = "static"
 null_pointer = None
@@ -57,7 +57,7 @@ def c_uint8_ptr_len(data: Any) -> tuple[Any, int]:
     return view, len(view)
 
 
-class c_uint8_ptr_out:  # noqa: N801 - pycryptodome's name
+class c_uint8_ptr_out:
     """A context in which C code may write into a buffer."""
 
     def __init__(self, data: Any) -> None:
