@@ -26,6 +26,9 @@ class Terms:
     refresh_after_s: int = 0
 
 
+NO_TERMS: Final = Terms()
+
+
 def interval_s(terms: Terms, refresh_time_s: float) -> float:
     """Return the time from issue to refresh; 0 when there is nothing to keep to."""
     wanted = [refresh_time_s] if refresh_time_s > 0 else []
