@@ -407,9 +407,9 @@ def test_a_silent_stream_is_given_up_after_120_seconds() -> None:
         loop = asyncio.get_running_loop()
         loop.call_later(HOUR, setattr, server, "silent_streams", True)
         await device.run_for(HOUR + 200)
-        assert device.listening.of("trouble") == ["timeout"]
+        assert set(device.listening.of("trouble")) == {"timeout"}
         again = [at for at, name in server.calls if name == "WatchConfiguration" and at > HOUR]
-        assert HOUR + 120 <= again[0] <= HOUR + 60 + 120 + 31
+        assert HOUR + 60 <= again[0] <= HOUR + 120 + 31
 
     run_virtual(main())
 
