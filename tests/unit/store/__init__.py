@@ -1,0 +1,1 @@
+"""The store: records, power cuts, disks that refuse."""

@@ -1,0 +1,187 @@
+"""One named value on flash that survives power cuts, torn writes and full disks.
+
+Theory of operation
+  NAME           the value
+  NAME.new       the value being written; complete once it has been fsynced
+  NAME.previous  the value before the last write
+  NAME.corrupt   the last file that was found damaged, for whoever wants to know why
+
+  write:  create NAME.new and fsync it; rename NAME to NAME.previous; rename NAME.new
+          to NAME; fsync the folder. When that returned, the value lasts.
+  read:   the first of NAME, NAME.new, NAME.previous whose checksum is right. After a
+          cut between the two renames that is NAME.new, which is complete by then.
+
+Each file starts with a line of magic, length and SHA-256 of what follows, so that a
+torn or rotten file is recognised whatever the file system did to it. A value that is
+on disk already is not written again: flash wears out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from wantastic.store.filesystem import Filesystem
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+MAX_BYTES = 4 << 20
+_HEADER = re.compile(rb"wantastic-record 1 (\d{1,8}) ([0-9a-f]{64})\n")
+
+REMEDIES = {
+    errno.ENOSPC: "Free some space on this file system; the agent goes on without saving.",
+    errno.EDQUOT: "Raise the quota; the agent goes on without saving.",
+    errno.EROFS: "Set state_dir to a folder on a writable file system.",
+    errno.EACCES: "Run the agent as the owner of this folder, or set state_dir.",
+    errno.EPERM: "Run the agent as the owner of this folder, or set state_dir.",
+    errno.ENOTDIR: "Set state_dir to a folder; a file is in its place.",
+    errno.ELOOP: "Remove the symbolic link of that name.",
+}
+
+
+class StoreError(Exception):
+    """A value could not be read or written; the one on disk before is untouched."""
+
+    def __init__(self, path: Path, action: str, error: OSError) -> None:
+        self.path = path
+        self.errno = error.errno or 0
+        self.remedy = REMEDIES.get(self.errno, "Check the file system that holds it.")
+        super().__init__(f"{path}: cannot be {action}: {error.strerror or error}. {self.remedy}")
+
+
+def seal(payload: bytes) -> bytes:
+    """Return a file's content for a value."""
+    digest = hashlib.sha256(payload).hexdigest()
+    return b"wantastic-record 1 %d %s\n" % (len(payload), digest.encode()) + payload
+
+
+def unseal(content: bytes) -> bytes | None:
+    """Return the value in a file's content; None when it is torn or damaged."""
+    header = _HEADER.match(content)
+    if header is None:
+        return None
+    payload = content[header.end() :]
+    good = int(header[1]) == len(payload)
+    good = good and hashlib.sha256(payload).hexdigest().encode() == header[2]
+    return payload if good else None
+
+
+class Record:
+    """A value with a name in the state folder. Not shared between processes."""
+
+    def __init__(
+        self, folder: Path, name: str, disk: Filesystem, noticed: Callable[[str], None]
+    ) -> None:
+        self._folder = folder
+        self._path = folder / name
+        self._disk = disk
+        self._noticed = noticed
+        self._known: bytes | None = None
+        self._name_is_good = False
+        self._looked = False
+        self.writes = 0
+
+    def _beside(self, suffix: str) -> Path:
+        return self._path.with_name(self._path.name + suffix)
+
+    def read(self) -> bytes | None:
+        """Return the value, None when there never was one; StoreError when unreadable."""
+        self._looked = True
+        damaged = []
+        for path in (self._path, self._beside(".new"), self._beside(".previous")):
+            try:
+                content = self._disk.read(path, MAX_BYTES + 1024)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    damaged.append(path)
+                    continue
+                raise StoreError(path, "read", error) from error
+            payload = unseal(content)
+            if payload is None:
+                damaged.append(path)
+                continue
+            self._known = payload
+            self._name_is_good = path == self._path
+            self._report(damaged, path)
+            return payload
+        self._report(damaged, None)
+        return None
+
+    def _report(self, damaged: list[Path], used: Path | None) -> None:
+        """Keep what is damaged aside; a torn NAME.new is only a write that was cut off."""
+        for path in damaged:
+            if path.name.endswith(".new"):
+                continue
+            instead = f"{used.name} is used instead" if used else "there is no other copy"
+            self._noticed(f"{path} is damaged and kept as {self._path.name}.corrupt; {instead}")
+            with contextlib.suppress(OSError):
+                self._disk.rename(path, self._beside(".corrupt"))
+
+    def write(self, payload: bytes) -> bool:
+        """Make `payload` the value, lastingly; False when it was so already."""
+        if not self._looked:
+            self.read()
+        if payload == self._known and self._name_is_good:
+            return False
+        if len(payload) > MAX_BYTES:
+            raise StoreError(self._path, "written", OSError(errno.EFBIG, "too large"))
+        fresh = self._beside(".new")
+        try:
+            self._disk.make_folder(self._folder, FOLDER_MODE)
+            if self._known is not None and not self._name_is_good:
+                # NAME.new may hold the only good value: settle it before reusing its name.
+                self._disk.create(self._path, seal(self._known), FILE_MODE)
+                self._disk.sync_folder(self._folder)
+                self._name_is_good = True
+            self._disk.create(fresh, seal(payload), FILE_MODE)
+            if self._name_is_good:
+                self._disk.rename(self._path, self._beside(".previous"))
+                self._name_is_good = False
+            self._disk.rename(fresh, self._path)
+            self._disk.sync_folder(self._folder)
+        except OSError as error:
+            if not self._name_is_good and self._known is not None:
+                self._restore()
+            with contextlib.suppress(OSError):
+                self._disk.remove(fresh)
+            raise StoreError(self._path, "written", error) from error
+        self._known = payload
+        self._name_is_good = True
+        self.writes += 1
+        return True
+
+    def _restore(self) -> None:
+        """Put the old value back in its place after a write that failed half way."""
+        with contextlib.suppress(OSError):
+            self._disk.rename(self._beside(".previous"), self._path)
+            self._name_is_good = True
+
+    def keep_copy(self) -> None:
+        """Make NAME.previous a second copy of the value; for what can never be made again."""
+        if self._known is None:
+            return
+        try:
+            self._disk.create(self._beside(".previous"), seal(self._known), FILE_MODE)
+            self._disk.sync_folder(self._folder)
+        except OSError as error:
+            raise StoreError(self._beside(".previous"), "written", error) from error
+        self.writes += 1
+
+    def remove(self) -> None:
+        """Forget the value and its older copies."""
+        for path in (self._path, self._beside(".new"), self._beside(".previous")):
+            try:
+                self._disk.remove(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreError(path, "removed", error) from error
+        with contextlib.suppress(OSError):
+            self._disk.sync_folder(self._folder)
+        self._known, self._name_is_good = None, False
