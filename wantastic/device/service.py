@@ -1,0 +1,289 @@
+"""A device as a running process: loop, sockets, signals, reload, and a clean end.
+
+    run(Plan) -> exit status
+
+With a configuration it is the agent's tunnel; without one it is what `wg-quick` starts
+in wireguard-go's place. Everything that can go wrong before the tunnel is up raises
+StartError or StoreError; afterwards it is a condition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cext.engine.engine import Engine
+from wantastic.config.errors import ConfigError
+from wantastic.config.load import load_config
+from wantastic.config.model import Config
+from wantastic.device import netlink as nl
+from wantastic.device.device import TICK_S, Device, StartError
+from wantastic.device.host import Host, LinuxHost
+from wantastic.device.resolver import Resolver, SystemResolver
+from wantastic.device.uapi_server import UapiServer
+from wantastic.device.view import view
+from wantastic.store.store import Store
+from wantastic.telemetry.conditions import Conditions
+from wantastic.telemetry.log import Log
+from wantastic.telemetry.socket import StatusServer, socket_folder
+from wantastic.telemetry.status import Status, render_status
+
+if TYPE_CHECKING:
+    from cext.engine.engine import Event
+
+# A burst of notices (a WAN going down and up) is acted on once.
+SETTLE_S = 0.3
+SOCKET_CHECK_S = 2.0
+
+
+def as_is(config: Config) -> Config:
+    """Return a configuration that no flag changes."""
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. Without `config_path` it is a bare interface that `wg` configures."""
+
+    interface: str = ""
+    config_path: str = ""
+    tun_fd: int = -1
+    uapi_fd: int = -1
+    # Applied over the file: what flags say, again after each reload.
+    override: Callable[[Config], Config] = as_is
+
+
+@dataclass(slots=True)
+class World:
+    """What is outside; tests put their own here."""
+
+    engine: Callable[[Config], Engine]
+    host: Callable[[], Host]
+    resolver: Resolver
+    unix_ns: Callable[[], int]
+
+
+def make_engine(config: Config) -> Engine:
+    """Return a native engine sized as configured."""
+    return Engine(
+        memory_limit_bytes=config.memory_limit_bytes,
+        threads=config.threads,
+        mtu=config.interface.mtu_bytes,
+    )
+
+
+def real_world() -> World:
+    """Return this machine."""
+    return World(make_engine, LinuxHost, SystemResolver(), time.time_ns)
+
+
+class Service:
+    """One interface of this process."""
+
+    def __init__(self, plan: Plan, log: Log, world: World) -> None:
+        self.plan = plan
+        self.log = log
+        self.config = Config()
+        self.store: Store | None = None
+        self.conditions = Conditions(log, world.unix_ns)
+        self._world = world
+        self._stop = asyncio.Event()
+        self._settling: asyncio.TimerHandle | None = None
+        self._started_unix_ns = world.unix_ns()
+        self._host: Host
+        self.device: Device
+        self._uapi: UapiServer
+        self._status: StatusServer
+
+    # -- life --
+
+    async def start(self) -> None:
+        """Bring everything up; on an error nothing is left behind."""
+        key = self._load() if self.plan.config_path else None
+        self._host = self._world.host()
+        self.device = Device(
+            self._world.engine(self.config),
+            self._host,
+            self._world.resolver,
+            self.store,
+            self.conditions,
+            self.log,
+            self._world.unix_ns,
+        )
+        self.device.closed_by_host = self.stop
+        self._uapi = UapiServer(
+            self.device.engine, self.log, lambda: self.device.book.listen_port, self.device.on_uapi
+        )
+        try:
+            if self.plan.config_path:
+                self.device.start(self.config, key)
+            else:
+                self.device.start_bare(self.plan.interface, self.plan.tun_fd)
+            await self._listen()
+            self._follow()
+        except BaseException:
+            await self.close()
+            raise
+        self.log.info(
+            "tunnel is up",
+            interface=self.device.name,
+            port=self.device.engine.status().listen_port,
+        )
+
+    def _load(self) -> bytes | None:
+        """Read the configuration; return the private key to use."""
+        parsed = load_config(self.plan.config_path)
+        self.config = self.plan.override(parsed.config)
+        self.log.configure(self.config.log)
+        self.log.hide(self.config.auth.token)
+        for warning in parsed.warnings:
+            self.log.warning("configuration", field=warning.path, warning=warning.text)
+        if self.store is None or str(self.store.folder) != self.config.state_dir:
+            self.store = Store(self.config.state_dir)
+        key = self.config.private_key or self.store.make_identity()
+        for notice in self.store.notices:
+            self.log.warning("state", notice=notice)
+        self.store.notices.clear()
+        return key
+
+    async def _listen(self) -> None:
+        """Open the sockets that `wg` and `-status` use."""
+        name = self.device.name
+        try:
+            await self._uapi.start(name, self.plan.uapi_fd)
+        except OSError as error:
+            reason = f"the socket for wg cannot be made: {error.strerror or error}"
+            if not self.plan.config_path:
+                remedy = "End the program that has this interface."
+                raise StartError("uapi_failed", reason, remedy) from error
+            remedy = "Make /var/run/wireguard writable if you want to use wg."
+            self.conditions.set("uapi_failed", "warning", reason, remedy)
+        self._status = StatusServer(
+            socket_folder() / f"{name}.sock", {"status": lambda: render_status(self.status())}
+        )
+        try:
+            await self._status.start()
+        except OSError as error:
+            reason = f"the status socket cannot be made: {error.strerror or error}"
+            remedy = "Set WANTASTIC_RUN_DIR to a folder that can be written."
+            self.conditions.set("status_failed", "warning", reason, remedy)
+
+    def _follow(self) -> None:
+        """Watch the engine, the network, signals and time."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.device.engine.event_fd, self._events)
+        self._host.watch(self._notice)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.call_later(TICK_S, self._tick)
+        loop.call_later(SOCKET_CHECK_S, self._check_socket)
+
+    async def run(self) -> None:
+        """Wait until told to stop."""
+        await self._stop.wait()
+
+    def stop(self) -> None:
+        """End run(). May be called from anywhere on the loop."""
+        self._stop.set()
+
+    async def close(self) -> None:
+        """Take everything down."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+        if hasattr(self, "_status"):
+            await self._status.close()
+        await self._uapi.close()
+        loop.remove_reader(self.device.engine.event_fd)
+        self.device.close()
+        self._host.close()
+        self.log.info("tunnel is down", interface=self.device.name)
+
+    # -- what happens --
+
+    def reload(self) -> None:
+        """Read the configuration again and do what differs; a wrong file changes nothing."""
+        if not self.plan.config_path:
+            self.log.info("no configuration file to read again")
+            return
+        before = self.config
+        try:
+            key = self._load()
+        except (ConfigError, OSError) as error:
+            self.config = before
+            remedy = "Correct it and send SIGHUP again; what ran goes on."
+            self.conditions.set("reload_failed", "error", str(error), remedy)
+            return
+        self.conditions.clear("reload_failed")
+        self.device.on_reload()
+        changes = self.device.apply(self.config, key)
+        self.log.info("configuration read again", changes=changes)
+
+    def apply(self, config: Config) -> int:
+        """Use another configuration, from the control server; return what changed."""
+        self.config = self.plan.override(config)
+        key = config.private_key or (self.store.make_identity() if self.store else None)
+        return self.device.apply(self.config, key)
+
+    def status(self) -> Status:
+        """Return the status document's values."""
+        now = self._world.unix_ns()
+        found = view(self.device, self.store, self.conditions, now, self._started_unix_ns)
+        return replace(found, more=self.more_status())
+
+    def more_status(self) -> dict[str, object]:
+        """Return what others add to the status."""
+        return {}
+
+    def _events(self) -> None:
+        for event in self.device.engine.events():
+            self._event(event)
+
+    def _event(self, event: Event) -> None:
+        self.device.on_event(event)
+
+    def _notice(self, notice: nl.Body) -> None:
+        ours = getattr(notice, "ifindex", 0) == self.device.ifindex
+        if ours:
+            if isinstance(notice, nl.LinkNotice):
+                self.device.on_link(notice)
+        elif self._settling is None and isinstance(notice, nl.AddressNotice | nl.RouteNotice):
+            loop = asyncio.get_running_loop()
+            self._settling = loop.call_later(SETTLE_S, self._settled)
+
+    def _settled(self) -> None:
+        self._settling = None
+        if not self._stop.is_set():
+            self.device.on_network_change()
+
+    def _tick(self) -> None:
+        if not self._stop.is_set():
+            self.device.peers.tick()
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _check_socket(self) -> None:
+        if self._uapi.is_removed():
+            self.log.info("the socket for wg was removed: the interface goes too")
+            self.stop()
+        elif not self._stop.is_set():
+            asyncio.get_running_loop().call_later(SOCKET_CHECK_S, self._check_socket)
+
+
+async def serve(
+    plan: Plan, log: Log, ready: Callable[[], None], world: World | None = None
+) -> None:
+    """Run one interface until a signal, `wg` or the host ends it."""
+    service = Service(plan, log, world or real_world())
+    await service.start()
+    try:
+        ready()
+        await service.run()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await service.close()
