@@ -1,0 +1,1 @@
+"""Logs, conditions, status, the status socket."""
