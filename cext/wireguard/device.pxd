@@ -3,102 +3,43 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.base.drops cimport drop_counters
-from cext.crypto.crypto cimport aead_job
 from cext.wire.endpoint cimport endpoint
-
-
-cdef extern from "wireguard/device.h" nogil:
-    enum:
-        WG_KEY_LEN
-        WG_HEADER_LEN
-        WG_TRAILER_LEN
-        WG_KEEPALIVE_LEN
-        WG_TRANSMIT_MAX
-        WG_MAX_STAGED_PER_PEER
-
-        WG_ERROR_NO_MEMORY
-        WG_ERROR_LIMIT
-        WG_ERROR_OWN_KEY
-        WG_ERROR_RANGE
-
-        WG_IN_DROPPED
-        WG_IN_CONSUMED
-        WG_IN_OPEN
-        WG_IN_DELIVER
-
-        WG_OUT_DROPPED
-        WG_OUT_STAGE
-        WG_OUT_READY
-
-        WG_EVENT_HANDSHAKE
-        WG_EVENT_HANDSHAKE_GIVEN_UP
-        WG_EVENT_ENDPOINT
-        WG_EVENT_TIMESTAMP_FLOOR
-
-    uint64_t WG_NEVER
-
-    # Opaque to users; their layouts are in state.h.
-    struct wg_device
-    struct wg_peer
-    struct wg_keypair
-
-    ctypedef void (*wg_random_fn)(void *ctx, uint8_t *out, size_t length) noexcept nogil
-
-    struct wg_limits:
-        uint32_t max_peers
-        uint32_t max_allowed_ips
-        uint32_t max_staged_packets
-        uint32_t staged_packet_bytes
-        uint32_t handshake_queue
-        uint32_t handshake_rate
-        uint32_t ratelimiter_entries
-        uint32_t outbox
-        uint32_t events
-        uint64_t build_unix_ns
-        uint64_t floor_step_ns
-
-    struct wg_inbound:
-        wg_peer *peer
-        wg_keypair *keypair
-        const aead_job *job
-        const endpoint *source "from"
-        uint8_t *payload
-        uint64_t counter
-        uint32_t index
-        uint32_t length "len"
-
-    struct wg_outbound:
-        const endpoint *endpoint
-        uint32_t length "len"
-
-    struct wg_transmit:
-        endpoint to
-        uint32_t length "len"
-        wg_peer *peer
-        uint8_t data[148]
-
-    struct wg_event:
-        uint32_t kind
-        uint8_t public_key[32]
-        uint64_t unix_ns
-        uint64_t duration_ns
-
-    struct wg_peer_status:
-        uint8_t public_key[32]
-        uint8_t preshared_key[32]
-        endpoint endpoint
-        uint64_t last_handshake_unix_ns
-        uint64_t handshake_duration_ns
-        uint64_t rx_bytes
-        uint64_t tx_bytes
-        uint32_t handshake_attempts
-        uint16_t keepalive_s
-        bint has_session
-
-    struct wg_prefix:
-        uint8_t family
-        uint8_t cidr
-        uint8_t address[16]
+# The layouts of wg_device, wg_peer and wg_keypair are nobody's business outside this room.
+from cext.wireguard.state cimport (
+    WG_ERROR_LIMIT,
+    WG_ERROR_NO_MEMORY,
+    WG_ERROR_OWN_KEY,
+    WG_ERROR_RANGE,
+    WG_EVENT_ENDPOINT,
+    WG_EVENT_HANDSHAKE,
+    WG_EVENT_HANDSHAKE_GIVEN_UP,
+    WG_EVENT_TIMESTAMP_FLOOR,
+    WG_HEADER_LEN,
+    WG_IN_CONSUMED,
+    WG_IN_DELIVER,
+    WG_IN_DROPPED,
+    WG_IN_OPEN,
+    WG_KEEPALIVE_LEN,
+    WG_KEY_LEN,
+    WG_MAX_STAGED_PER_PEER,
+    WG_NEVER,
+    WG_OUT_DROPPED,
+    WG_OUT_READY,
+    WG_OUT_STAGE,
+    WG_TRAILER_LEN,
+    WG_TRANSMIT_MAX,
+    wg_device,
+    wg_event,
+    wg_inbound,
+    wg_keypair,
+    wg_limits,
+    wg_outbound,
+    wg_peer,
+    wg_peer_status,
+    wg_prefix,
+    wg_random_fn,
+    wg_transmit,
+)
 
 
 # -- life --

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.crypto.crypto cimport aead_job
 from cext.wire.endpoint cimport endpoint
-from cext.wireguard.device cimport wg_device, wg_inbound
+from cext.wireguard.state cimport wg_device, wg_inbound
 
 
 # WG_IN_OPEN: `job` is filled (decrypts in place); put it into a batch, then call

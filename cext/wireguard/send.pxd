@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from cext.crypto.crypto cimport aead_job
-from cext.wireguard.device cimport wg_device, wg_outbound, wg_peer, wg_transmit
+from cext.wireguard.state cimport wg_device, wg_outbound, wg_peer, wg_transmit
 
 
 # The peer that an IP packet belongs to by its destination. NULL: counted.
