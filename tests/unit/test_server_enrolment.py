@@ -136,7 +136,7 @@ def test_a_lost_answer_does_not_cost_the_token_until_the_device_was_heard(
     again = register(database, plain, "router", public_key)
     assert (again.pk, again.ipv4, again.generation) == (first.pk, first.ipv4, first.generation)
     with database.write() as tx:
-        devices.close_enrolment(tx, first.pk)
+        devices.report(tx, first.pk, enrolment_open=False)
     assert refusal(lambda: register(database, plain, "router", public_key)) is (
         RefusalCode.TOKEN_USED
     )

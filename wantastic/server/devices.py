@@ -131,18 +131,6 @@ def pending(transaction: Transaction) -> list[Device]:
     return [record(row) for row in transaction.connection.execute(query)]
 
 
-def close_enrolment(transaction: Transaction, device_pk: int) -> None:
-    """A token of the device was used: its enrolment token no longer answers for it.
-
-    Not a change that anybody sees, so no revision; gateways and directories keep theirs.
-    """
-    transaction.connection.execute(
-        update(TABLE)
-        .where(TABLE.c.pk == device_pk)
-        .values(enrolment_open=False, last_seen_at=transaction.now_s)
-    )
-
-
 def report(
     transaction: Transaction,
     device_pk: int,
@@ -150,13 +138,19 @@ def report(
     applied_version: int | None = None,
     apply_error: str | None = None,
     agent: AgentFacts | None = None,
+    enrolment_open: bool | None = None,
 ) -> None:
-    """Keep what a device reports about itself; like close_enrolment(), no new revision."""
+    """Keep what a device reports about itself. Nobody else sees that, so no new revision.
+
+    enrolment_open=False: a token of the device was used, and the enrolment token that
+    made it no longer answers for it."""
     values: dict[str, Any] = {"last_seen_at": transaction.now_s}
     if applied_version is not None:
         values["applied_version"] = applied_version
     if apply_error is not None:
         values["apply_error"] = apply_error[:MAX_APPLY_ERROR_CHARACTERS]
+    if enrolment_open is not None:
+        values["enrolment_open"] = enrolment_open
     if agent is not None:
         values["agent"] = agent_json(agent)
     transaction.connection.execute(update(TABLE).where(TABLE.c.pk == device_pk).values(**values))

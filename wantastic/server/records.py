@@ -6,6 +6,8 @@ Times are unix seconds. Ranges and addresses are text in their canonical form.
 from __future__ import annotations
 
 import enum
+import ipaddress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -122,6 +124,21 @@ class TenantSettings:
         plain["dns_routes"] = dict(self.dns_routes)
         return plain
 
+    def check(self) -> None:
+        """Refuse what devices would have to refuse."""
+        ranges = [("allowed_ips", text) for text in self.allowed_ips]
+        ranges += [("exit_rules", rule.cidr) for rule in self.exit_rules]
+        for name, text in ranges:
+            _check(name, text, ipaddress.ip_network)
+        servers = [("dns_servers", text) for text in self.dns_servers]
+        servers += [("dns_routes", text) for _, texts in self.dns_routes for text in texts]
+        for name, text in servers:
+            _check(name, text, ipaddress.ip_address)
+        if not 576 <= self.mtu_bytes <= 65_535:
+            raise Refused(RefusalCode.INVALID_REQUEST, f"mtu_bytes: {self.mtu_bytes} is not a MTU")
+        if not 0 <= self.keepalive_s <= 65_535:
+            raise Refused(RefusalCode.INVALID_REQUEST, "keepalive_s: write 0 to 65535")
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TenantSettings:
         """Read what to_json() wrote; what is absent keeps its default."""
@@ -134,6 +151,13 @@ class TenantSettings:
         given["exit_rules"] = tuple(ExitRule(**r) for r in given.get("exit_rules", ()))
         given["health"] = tuple(HealthNote(**n) for n in given.get("health", ()))
         return cls(**given)
+
+
+def _check(name: str, text: str, parse: Callable[[str], object]) -> None:
+    try:
+        parse(text)
+    except ValueError as error:
+        raise Refused(RefusalCode.INVALID_REQUEST, f"{name}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

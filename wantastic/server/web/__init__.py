@@ -1,0 +1,1 @@
+"""The HTTP faces of the server: device flow, approval page, metrics, health."""
