@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands of the interpreter, run on the native thread between two batches."""
 
-from libc.errno cimport ENODEV
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -10,17 +9,15 @@ from cext.engine.core cimport core_memory_bytes, core_size_buffers, engine_core
 from cext.engine.loop cimport TAG_INNER, TAG_UDP_V4
 from cext.host.clock cimport clock_now_ns
 from cext.host.loop cimport loop_forget, loop_watch
-from cext.host.tun cimport TUN_NONE, tun, tun_close, tun_init, tun_set_mtu, tun_statistics
+from cext.host.tun cimport TUN_NONE, tun, tun_close, tun_set_mtu, tun_statistics
 from cext.host.udp cimport (
     udp_close,
-    udp_init,
     udp_open,
     udp_port,
     udp_set_fwmark,
     udp_set_interface,
 )
 from cext.wireguard.device cimport (
-    WG_KEY_LEN,
     wg_device_clear_sources,
     wg_device_down,
     wg_device_keys,
@@ -270,7 +267,7 @@ cdef int command_snapshot(void *argument, void *into) noexcept nogil:
     cdef snapshot *part = <snapshot *>into
     cdef uint64_t now_ns = clock_now_ns()
     cdef wg_peer *peer = wg_peer_first(core.device)
-    cdef uint32_t i
+    cdef uint32_t _
     part.has_key = wg_device_keys(core.device, part.private_key, part.public_key)
     part.listen_port = core.udp.port
     part.fwmark = core.udp.fwmark
@@ -278,7 +275,7 @@ cdef int command_snapshot(void *argument, void *into) noexcept nogil:
     part.prefix_count = 0
     part.complete = False
     part.first_is_new = part.cursor == 0
-    for i in range(part.index):
+    for _ in range(part.index):
         if peer == NULL:
             break
         peer = wg_peer_after(peer)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, free, malloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 
 from cpython.bytes cimport PyBytes_AS_STRING
 
@@ -90,7 +90,8 @@ from cext.host.tun cimport (
     tun_open,
 )
 from cext.host.udp cimport udp_close
-from cext.wire.endpoint cimport WT_AF_INET, WT_AF_INET6, endpoint
+from cext.wire.endpoint cimport WT_AF_INET, WT_AF_INET6
+from cext.wire.endpoint cimport endpoint as wire_endpoint
 from cext.wireguard.device cimport (
     WG_ERROR_LIMIT,
     WG_ERROR_NO_MEMORY,
@@ -173,7 +174,7 @@ cdef const uint8_t *key_bytes(str what, bytes key) except NULL:
     return <const uint8_t *>PyBytes_AS_STRING(key)
 
 
-cdef int fill_endpoint(endpoint *to, object given) except -1:
+cdef int fill_endpoint(wire_endpoint *to, object given) except -1:
     host, port, scope_id = given
     try:
         address = ip_address(host)
@@ -185,7 +186,7 @@ cdef int fill_endpoint(endpoint *to, object given) except -1:
     if mapped is not None:
         address = mapped
     cdef bytes packed = address.packed
-    memset(to, 0, sizeof(endpoint))
+    memset(to, 0, sizeof(wire_endpoint))
     to.family = WT_AF_INET if len(packed) == 4 else WT_AF_INET6
     to.port = port
     # "fe80::1%3" carries its zone in the text.
@@ -203,7 +204,7 @@ cdef object zone_index(object zone):
         raise ValueError(f"endpoint: there is no interface {zone}") from None
 
 
-cdef object read_endpoint(const endpoint *e):
+cdef object read_endpoint(const wire_endpoint *e):
     cdef const char *address = <const char *>e.address
     if e.family == WT_AF_INET:
         return Endpoint(socket.inet_ntop(socket.AF_INET, address[:4]), e.port, 0)

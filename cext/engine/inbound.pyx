@@ -6,9 +6,8 @@ where they lie; what the inner port gets points into the buffers, so one round i
 delivered completely before the next receive call.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from cext.base.drops cimport drop
 from cext.crypto.crypto cimport AEAD_BATCH_MAX
 from cext.engine.batch cimport open_batch
 from cext.engine.core cimport (

@@ -94,16 +94,18 @@ cdef uint32_t wait(engine_core *core, bint busy) noexcept nogil:
     return tags
 
 
-cdef bint take_datagrams(engine_core *core, uint64_t now_ns, uint32_t tags) noexcept nogil:
-    cdef int family, rounds
-    cdef bint more = False
+cdef bint has(uint32_t tags, int tag) noexcept nogil:
+    return tags >> tag & 1
+
+
+cdef void take_datagrams(engine_core *core, uint64_t now_ns, uint32_t tags) noexcept nogil:
+    cdef int family, _
     for family in range(2):
-        if not tags & <uint32_t>1 << family:
+        if not has(tags, TAG_UDP_V4 + family):
             continue
-        for rounds in range(IN_TURN_ROUNDS):
+        for _ in range(IN_TURN_ROUNDS):
             if not inbound_round(core, now_ns, family):
                 break
-    return more
 
 
 cdef bint turn(engine_core *core, uint32_t tags) noexcept nogil:
@@ -113,14 +115,14 @@ cdef bint turn(engine_core *core, uint32_t tags) noexcept nogil:
     core.statistics.turns += 1
     core.out.flushes = 0
     tell_time(core, now_ns)
-    if tags & <uint32_t>1 << 3:
+    if has(tags, TAG_COMMAND):
         gate_serve(&core.gate, core)
         now_ns = clock_now_ns()
     take_datagrams(core, now_ns, tags)
     if wg_process_handshakes(core.device, now_ns, HANDSHAKES_PER_TURN):
         busy = True
     outbound_staged(core, now_ns)
-    if core.port != NULL and (tags & <uint32_t>1 << 2 or core.port.poll_at != NULL):
+    if core.port != NULL and (has(tags, TAG_INNER) or core.port.poll_at != NULL):
         # Level-triggered: what pull() leaves makes the descriptor ready at once.
         core.port.pull(core.port.context, now_ns)
     outbound_flush(core, now_ns)

@@ -13,7 +13,7 @@ peers share one area and one sendmmsg(2).
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from cext.base.drops cimport drop, drop_reason
+from cext.base.drops cimport drop_reason
 from cext.crypto.crypto cimport AEAD_BATCH_MAX
 from cext.engine.batch cimport seal_batch
 from cext.engine.core cimport (
@@ -36,11 +36,9 @@ from cext.wire.ip cimport ip_icmp_too_big, ip_icmp_unreachable
 from cext.wire.vnet cimport vnet_header
 from cext.wireguard.device cimport (
     WG_HEADER_LEN,
-    WG_OUT_DROPPED,
     WG_OUT_READY,
     WG_OUT_STAGE,
     WG_TRAILER_LEN,
-    WG_TRANSMIT_MAX,
     wg_drops,
     wg_outbound,
     wg_peer,

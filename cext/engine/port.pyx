@@ -63,8 +63,8 @@ cdef void deliver(void *context, uint64_t now_ns, gro_batch *batch) noexcept nog
 cdef bint pull(void *context, uint64_t now_ns) noexcept nogil:
     cdef engine_core *core = <engine_core *>context
     cdef vnet_header header
-    cdef int reads, n
-    for reads in range(OUT_TURN_READS):
+    cdef int _, n
+    for _ in range(OUT_TURN_READS):
         n = tun_read(&core.tun, core.out.packet, core.out.packet_capacity, &header)
         if n == -EAGAIN:
             return False
