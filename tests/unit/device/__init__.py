@@ -1,0 +1,1 @@
+"""The device room: netlink, UAPI, endpoints, and the glue over a fake engine."""

@@ -1,0 +1,61 @@
+"""The default route: what is added, and that all of it goes again, whatever fails."""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import ip_network
+
+import pytest
+
+from tests.support.fake_host import FakeHost
+from wantastic.device import netlink as nl
+from wantastic.device.default_route import DefaultRoute, free_table
+
+V4 = ip_network("0.0.0.0/0")
+RULES4 = [nl.Rule(4, 51820, not_fwmark=51820), nl.Rule(4, 254, suppress_prefixlength=0)]
+
+
+def test_both_versions_come_and_go() -> None:
+    host = FakeHost()
+    route = DefaultRoute(host, 77, 51820)
+    route.add(4)
+    assert host.policy == RULES4
+    assert host.table == {(V4, 51820)}
+    assert host.valid_mark == "1"
+    route.add(6)
+    assert len(host.policy) == 4
+    route.remove()
+    assert host.is_untouched
+
+
+def test_a_main_rule_of_somebody_else_stays() -> None:
+    host = FakeHost(policy=[RULES4[1]], valid_mark="1")
+    route = DefaultRoute(host, 77, 51820)
+    route.add(4)
+    route.remove()
+    assert host.policy == [RULES4[1]]
+    assert host.valid_mark == "1"
+
+
+def test_what_a_killed_run_left_is_taken_over() -> None:
+    host = FakeHost(policy=list(RULES4))
+    route = DefaultRoute(host, 77, 51820)
+    route.add(4)
+    assert host.policy == RULES4
+    route.remove()
+    assert host.is_untouched
+
+
+@pytest.mark.parametrize("name", ["add_route4", "add_rule4"])
+def test_a_refusal_leaves_nothing_behind(name: str) -> None:
+    host = FakeHost(refused={name: errno.EOPNOTSUPP})
+    with pytest.raises(OSError, match=r"."):
+        DefaultRoute(host, 77, 51820).add(4)
+    assert host.is_untouched
+
+
+def test_a_table_that_is_in_use_is_left_alone() -> None:
+    other = nl.RouteNotice(False, 3, "10.0.0.0", 8, 51820)
+    assert free_table(FakeHost(other_routes=[other]), 0) == 51821
+    assert free_table(FakeHost(), 0) == 51820
+    assert free_table(FakeHost(other_routes=[other]), 99) == 99
