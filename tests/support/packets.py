@@ -59,8 +59,7 @@ class Segment:
     @property
     def addresses(self) -> bytes:
         return (
-            ipaddress.ip_address(self.source).packed
-            + ipaddress.ip_address(self.destination).packed
+            ipaddress.ip_address(self.source).packed + ipaddress.ip_address(self.destination).packed
         )
 
     @property
@@ -101,8 +100,10 @@ class Segment:
             first = self.first_extension if self.extensions else self.protocol
             word = 6 << 28 | self.tos << 20 | self.flow_label
             length += len(self.extensions)
-            return struct.pack("!IHBB", word, length, first, self.ttl) + self.addresses + (
-                self.extensions
+            return (
+                struct.pack("!IHBB", word, length, first, self.ttl)
+                + self.addresses
+                + (self.extensions)
             )
         size = 20 + len(self.ip_options)
         header = struct.pack(

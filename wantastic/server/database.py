@@ -40,7 +40,8 @@ from wantastic.server.records import Change
 
 CHANNEL = "wantastic_change"
 SQLITE_POLL_S = 0.1
-LISTEN_TIMEOUT_S = 5.0
+LISTEN_TIMEOUT_S = 0.5
+LISTEN_PROBE_S = 5.0
 BUSY_TIMEOUT_MS = 20_000
 WRITE_OPTION = "wantastic_write"
 CHANGES_AT_ONCE = 1000
@@ -144,7 +145,7 @@ class Database:
             with self._writing.connect() as connection, connection.begin():
                 if self.kind == "postgresql":
                     connection.execute(text("SELECT pg_advisory_xact_lock(7106427)"))
-                config = _alembic_config()
+                config = alembic_config()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 if connection.execute(select(schema.state.c.id)).first() is None:
@@ -160,7 +161,7 @@ class Database:
 
     def check_schema(self) -> None:
         """Refuse a database that another version of the server made."""
-        wanted = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+        wanted = ScriptDirectory.from_config(alembic_config()).get_current_head()
         try:
             with self._engine.connect() as connection:
                 found = MigrationContext.configure(connection).get_current_revision()
@@ -262,6 +263,7 @@ class _PostgresSignal(Signal):
         except psycopg.Error as error:
             raise OSError(str(error)) from error
         self._first = True
+        self._silent_s = 0.0
 
     def wait(self) -> bool:
         # What was committed before LISTEN took effect announced itself to nobody.
@@ -270,9 +272,11 @@ class _PostgresSignal(Signal):
             return True
         try:
             heard = list(self._connection.notifies(timeout=LISTEN_TIMEOUT_S, stop_after=1))
-            if not heard:
+            self._silent_s = 0.0 if heard else self._silent_s + LISTEN_TIMEOUT_S
+            if self._silent_s >= LISTEN_PROBE_S:
                 # A dead peer is found out by asking it something.
                 self._connection.execute("SELECT 1")
+                self._silent_s = 0.0
         except psycopg.Error as error:
             raise OSError(str(error)) from error
         return bool(heard)
@@ -350,7 +354,8 @@ def _psycopg_arguments(url: URL) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _alembic_config() -> Config:
+def alembic_config() -> Config:
+    """Return how Alembic finds the steps."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
