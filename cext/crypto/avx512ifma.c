@@ -30,25 +30,15 @@ typedef __m512i vec;
 
 /* ---- ChaCha20 ---- */
 
-#define QUARTER_ROUND(a, b, c, d)                                              \
-	do {                                                                   \
-		a = ADD32(a, b);                                               \
-		d = _mm512_rol_epi32(XOR(d, a), 16);                           \
-		c = ADD32(c, d);                                               \
-		b = _mm512_rol_epi32(XOR(b, c), 12);                           \
-		a = ADD32(a, b);                                               \
-		d = _mm512_rol_epi32(XOR(d, a), 8);                            \
-		c = ADD32(c, d);                                               \
-		b = _mm512_rol_epi32(XOR(b, c), 7);                            \
-	} while (0)
-
-static const uint32_t sigma[4] = { 0x61707865, 0x3320646e, 0x79622d32, 0x6b206574 };
+#define ROL _mm512_rol_epi32
+#include "crypto/rounds.h"
 
 /* x[i] holds word i of 16 blocks: afterwards x[i] is block i. */
 INLINE void transpose16(vec x[16])
 {
 	vec t[16];
 
+	UNROLL
 	for (int q = 0; q < 4; q++) {
 		vec a = _mm512_unpacklo_epi32(x[4 * q], x[4 * q + 1]);
 		vec b = _mm512_unpackhi_epi32(x[4 * q], x[4 * q + 1]);
@@ -60,6 +50,7 @@ INLINE void transpose16(vec x[16])
 		t[4 * q + 2] = _mm512_unpacklo_epi64(b, d);
 		t[4 * q + 3] = _mm512_unpackhi_epi64(b, d);
 	}
+	UNROLL
 	for (int k = 0; k < 4; k++) {
 		vec a = _mm512_shuffle_i32x4(t[k], t[4 + k], 0x88);
 		vec b = _mm512_shuffle_i32x4(t[8 + k], t[12 + k], 0x88);
@@ -73,34 +64,28 @@ INLINE void transpose16(vec x[16])
 	}
 }
 
-INLINE void rounds16(vec x[16])
-{
-	for (int round = 0; round < 20; round += 2) {
-		QUARTER_ROUND(x[0], x[4], x[8], x[12]);
-		QUARTER_ROUND(x[1], x[5], x[9], x[13]);
-		QUARTER_ROUND(x[2], x[6], x[10], x[14]);
-		QUARTER_ROUND(x[3], x[7], x[11], x[15]);
-		QUARTER_ROUND(x[0], x[5], x[10], x[15]);
-		QUARTER_ROUND(x[1], x[6], x[11], x[12]);
-		QUARTER_ROUND(x[2], x[7], x[8], x[13]);
-		QUARTER_ROUND(x[3], x[4], x[9], x[14]);
-	}
-}
-
 /* 16 blocks under one key: x[i] becomes block i of the key stream. */
 INLINE void blocks16(vec x[16], const uint8_t *key, vec counter, vec n0, vec n1, vec n2)
 {
+	const uint32_t *s = sigma;
+
+	UNROLL
 	for (int i = 0; i < 4; i++)
-		x[i] = _mm512_set1_epi32((int)sigma[i]);
+		x[i] = _mm512_set1_epi32((int)s[i]);
+	UNROLL
 	for (int i = 0; i < 8; i++)
 		x[4 + i] = _mm512_set1_epi32((int)load_le32(key + 4 * i));
 	x[12] = counter;
 	x[13] = n0;
 	x[14] = n1;
 	x[15] = n2;
-	rounds16(x);
+	CHACHA_ROUNDS(x);
+	/* Broadcast again: 12 copies kept through the rounds would not fit the registers. */
+	__asm__("" : "+r"(key), "+r"(s));
+	UNROLL
 	for (int i = 0; i < 4; i++)
-		x[i] = ADD32(x[i], _mm512_set1_epi32((int)sigma[i]));
+		x[i] = ADD32(x[i], _mm512_set1_epi32((int)s[i]));
+	UNROLL
 	for (int i = 0; i < 8; i++)
 		x[4 + i] = ADD32(x[4 + i], _mm512_set1_epi32((int)load_le32(key + 4 * i)));
 	x[12] = ADD32(x[12], counter);
@@ -122,9 +107,11 @@ INLINE vec four_rows(const uint8_t *a, const uint8_t *b, const uint8_t *c, const
 /* Key words of 16 lanes, each with its own key. */
 INLINE void gather_keys(vec k[8], const uint8_t *const key[16])
 {
+	UNROLL
 	for (int half = 0; half < 2; half++) {
 		vec r[4], a, b, c, d;
 
+		UNROLL
 		for (int i = 0; i < 4; i++)
 			r[i] = four_rows(key[i] + 16 * half, key[4 + i] + 16 * half,
 					 key[8 + i] + 16 * half, key[12 + i] + 16 * half);
@@ -145,20 +132,25 @@ INLINE void blocks16_keys(vec x[16], const struct block_group *g, vec counter, v
 	const uint8_t *key[16];
 	vec k[8];
 
+	UNROLL
 	for (unsigned int i = 0; i < 16; i++)
 		key[i] = g->key[i < g->n ? i : 0];
 	gather_keys(k, key);
+	UNROLL
 	for (int i = 0; i < 4; i++)
 		x[i] = _mm512_set1_epi32((int)sigma[i]);
+	UNROLL
 	for (int i = 0; i < 8; i++)
 		x[4 + i] = k[i];
 	x[12] = counter;
 	x[13] = n0;
 	x[14] = n1;
 	x[15] = n2;
-	rounds16(x);
+	CHACHA_ROUNDS(x);
+	UNROLL
 	for (int i = 0; i < 4; i++)
 		x[i] = ADD32(x[i], _mm512_set1_epi32((int)sigma[i]));
+	UNROLL
 	for (int i = 0; i < 8; i++)
 		x[4 + i] = ADD32(x[4 + i], k[i]);
 	x[12] = ADD32(x[12], counter);
@@ -192,11 +184,13 @@ static __attribute__((noinline)) void xor_up_to_16(const struct block_group *g)
 	else
 		blocks16_keys(x, g, counter, n0, n1, n2);
 	if (g->n == 16) {
+		UNROLL
 		for (unsigned int i = 0; i < 16; i++)
 			xor_lane(g, i, x[i]);
 		return;
 	}
 	/* Unrolled, so that the blocks never have to be stored to be indexed. */
+	UNROLL
 	for (unsigned int i = 0; i < 15; i++)
 		if (i < g->n)
 			xor_lane(g, i, x[i]);
@@ -212,6 +206,7 @@ static void avx512_xor_run(const uint8_t *key, const uint32_t nonce[3], uint32_t
 		blocks16(x, key, ADD32(iota, _mm512_set1_epi32((int)counter)),
 			 _mm512_set1_epi32((int)nonce[0]), _mm512_set1_epi32((int)nonce[1]),
 			 _mm512_set1_epi32((int)nonce[2]));
+		UNROLL
 		for (int i = 0; i < 16; i++)
 			_mm512_storeu_si512(out + 64 * i,
 					    XOR(x[i], _mm512_loadu_si512(in + 64 * i)));
@@ -222,20 +217,7 @@ static void avx512_xor_run(const uint8_t *key, const uint32_t nonce[3], uint32_t
  * Few blocks, as rows: one register holds row a (b, c, d) of four blocks.  Half
  * the time of the lanes above for up to 8 blocks: a lone small packet.
  */
-#define ROWS(a, b, c, d)                                                       \
-	do {                                                                   \
-		QUARTER_ROUND(a, b, c, d);                                     \
-		b = _mm512_shuffle_epi32(b, (_MM_PERM_ENUM)0x39);              \
-		c = _mm512_shuffle_epi32(c, (_MM_PERM_ENUM)0x4e);              \
-		d = _mm512_shuffle_epi32(d, (_MM_PERM_ENUM)0x93);              \
-	} while (0)
-#define ROWS_BACK(a, b, c, d)                                                  \
-	do {                                                                   \
-		QUARTER_ROUND(a, b, c, d);                                     \
-		b = _mm512_shuffle_epi32(b, (_MM_PERM_ENUM)0x93);              \
-		c = _mm512_shuffle_epi32(c, (_MM_PERM_ENUM)0x4e);              \
-		d = _mm512_shuffle_epi32(d, (_MM_PERM_ENUM)0x39);              \
-	} while (0)
+#define TURN(v, n) _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)((n) == 1 ? 0x39 : (n) == 2 ? 0x4e : 0x93))
 
 struct rows {
 	vec a, b, c, d;
@@ -246,6 +228,7 @@ INLINE void rows_load(struct rows *r, const struct block_group *g, unsigned int 
 	const uint8_t *k[4];
 	uint32_t d[4][4];
 
+	UNROLL
 	for (unsigned int i = 0; i < 4; i++) {
 		unsigned int lane = first + i < g->n ? first + i : first;
 
@@ -282,11 +265,10 @@ static __attribute__((noinline)) void xor_up_to_4(const struct block_group *g)
 
 	rows_load(&s, g, 0);
 	x = s;
-	for (int round = 0; round < 20; round += 2) {
-		ROWS(x.a, x.b, x.c, x.d);
-		ROWS_BACK(x.a, x.b, x.c, x.d);
-	}
+	for (int round = 0; round < 20; round += 2)
+		CHACHA_ROWS(x);
 	rows_blocks(o, &x, &s);
+	UNROLL
 	for (unsigned int i = 0; i < 4; i++)
 		if (i < g->n)
 			xor_lane(g, i, o[i]);
@@ -302,15 +284,15 @@ static __attribute__((noinline)) void xor_up_to_8(const struct block_group *g)
 	x = s;
 	y = t;
 	for (int round = 0; round < 20; round += 2) {
-		ROWS(x.a, x.b, x.c, x.d);
-		ROWS(y.a, y.b, y.c, y.d);
-		ROWS_BACK(x.a, x.b, x.c, x.d);
-		ROWS_BACK(y.a, y.b, y.c, y.d);
+		CHACHA_ROWS(x);
+		CHACHA_ROWS(y);
 	}
 	rows_blocks(o, &x, &s);
 	rows_blocks(p, &y, &t);
+	UNROLL
 	for (unsigned int i = 0; i < 4; i++)
 		xor_lane(g, i, o[i]);
+	UNROLL
 	for (unsigned int i = 4; i < 8; i++)
 		if (i < g->n)
 			xor_lane(g, i, p[i - 4]);
@@ -349,6 +331,7 @@ struct columns {
 
 INLINE void columns_zero(struct columns *c)
 {
+	UNROLL
 	for (int i = 0; i < 3; i++)
 		c->lo[i] = c->hi[i] = _mm512_setzero_si512();
 }
@@ -412,6 +395,7 @@ INLINE void split(struct limbs *m, vec lo, vec hi, vec top)
 
 INLINE void add_limbs(struct limbs *h, const struct limbs *m)
 {
+	UNROLL
 	for (int i = 0; i < 3; i++)
 		h->v[i] = ADD(h->v[i], m->v[i]);
 }
@@ -430,10 +414,12 @@ INLINE void transpose8(vec v[8])
 {
 	vec a[8], p, q, r, s;
 
+	UNROLL
 	for (int i = 0; i < 8; i += 2) {
 		a[i] = _mm512_unpacklo_epi64(v[i], v[i + 1]);
 		a[i + 1] = _mm512_unpackhi_epi64(v[i], v[i + 1]);
 	}
+	UNROLL
 	for (int o = 0; o < 2; o++) {
 		p = _mm512_shuffle_i64x2(a[o], a[2 + o], 0x88);
 		q = _mm512_shuffle_i64x2(a[4 + o], a[6 + o], 0x88);
@@ -462,6 +448,7 @@ static void tags8(const struct poly_lane *lane, unsigned int n)
 	struct columns d;
 	vec v[8], pad0, pad1, lens;
 
+	UNROLL
 	for (unsigned int i = 0; i < 8; i++) {
 		const struct poly_lane *l = &lane[i < n ? i : 0];
 
@@ -480,6 +467,7 @@ static void tags8(const struct poly_lane *lane, unsigned int n)
 	pad1 = v[3];
 	split(&r, v[0], v[1], _mm512_setzero_si512());
 	power_of(&p1, &r);
+	UNROLL
 	for (int i = 0; i < 3; i++)
 		h.v[i] = _mm512_setzero_si512();
 
@@ -493,6 +481,7 @@ static void tags8(const struct poly_lane *lane, unsigned int n)
 		multiply(&m, &r, &p3);
 		power_of(&p4, &m);
 		for (; at + 64 <= shortest; at += 64) {
+			UNROLL
 			for (int i = 0; i < 8; i++)
 				v[i] = _mm512_loadu_si512(data[i] + at);
 			transpose8(v);
@@ -513,6 +502,7 @@ static void tags8(const struct poly_lane *lane, unsigned int n)
 	for (; at < longest; at += 64) {
 		size_t most = longest - at < 64 ? longest - at : 64;
 
+		UNROLL
 		for (int i = 0; i < 8; i++) {
 			size_t left = len[i] > at ? len[i] - at : 0;
 
@@ -533,6 +523,7 @@ static void tags8(const struct poly_lane *lane, unsigned int n)
 			split(&m, v[2 * k], v[2 * k + 1], top);
 			add_limbs(&next, &m);
 			multiply(&next, &next, &p1);
+			UNROLL
 			for (int i = 0; i < 3; i++)
 				h.v[i] = _mm512_mask_mov_epi64(h.v[i], alive, next.v[i]);
 		}
@@ -620,6 +611,7 @@ INLINE void broadcast_power(struct power *p, const uint64_t r[3])
 {
 	struct limbs l;
 
+	UNROLL
 	for (int i = 0; i < 3; i++)
 		l.v[i] = _mm512_set1_epi64((int64_t)r[i]);
 	power_of(p, &l);
@@ -652,6 +644,7 @@ static void avx512_poly_long(struct poly1305 *p, const uint8_t *in, size_t block
 	broadcast_power(&p16, r[16]);
 
 	to_limbs(limb, p->h);
+	UNROLL
 	for (int i = 0; i < 3; i++)
 		h.v[i] = _mm512_maskz_set1_epi64(1, (int64_t)limb[i]);
 
@@ -684,6 +677,7 @@ static void avx512_poly_long(struct poly1305 *p, const uint8_t *in, size_t block
 		struct limbs last;
 		struct power each;
 
+		UNROLL
 		for (int i = 0; i < 3; i++)
 			last.v[i] = _mm512_setr_epi64(
 				(int64_t)r[8][i], (int64_t)r[4][i], (int64_t)r[7][i],
@@ -692,6 +686,7 @@ static void avx512_poly_long(struct poly1305 *p, const uint8_t *in, size_t block
 		power_of(&each, &last);
 		multiply(&h, &h, &each);
 	}
+	UNROLL
 	for (int i = 0; i < 3; i++)
 		sum[i] = (uint64_t)_mm512_reduce_add_epi64(h.v[i]);
 	sum[1] += sum[0] >> 44;

@@ -8,6 +8,7 @@
 const struct aead_variant *const aead_variants[] = {
 #ifdef __x86_64__
 	&aead_avx512ifma,
+	&aead_avx2,
 	/* OpenSSL has SSE assembly: faster than plain C here. */
 #ifndef WT_CRYPTO_NO_OPENSSL
 	&aead_openssl,

@@ -182,7 +182,7 @@ static void seal_chunk(struct chunk *c)
 	erase_chunk(c);
 }
 
-static void xor_bytes(uint8_t *out, const uint8_t *in, const uint8_t *stream, size_t len)
+void lanes_xor(uint8_t *out, const uint8_t *in, const uint8_t *stream, size_t len)
 {
 	size_t i = 0;
 
@@ -216,7 +216,7 @@ static unsigned int open_chunk_at_once(struct chunk *c)
 
 		if (!tag_equal(c->tag[i], p->in + p->len))
 			continue;
-		xor_bytes(p->out, p->in, stream[first[i]], p->len);
+		lanes_xor(p->out, p->in, stream[first[i]], p->len);
 		passed |= 1u << i;
 	}
 	secret_erase(stream, used * sizeof(stream[0]));

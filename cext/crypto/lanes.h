@@ -9,6 +9,13 @@
 #define CHACHA_BLOCK 64
 #define LANES_MAX 16
 
+/* Before a loop of few, constant turns over an array of vectors: keeps them in registers. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /**
  * struct block_group - ChaCha20 blocks of any packets, computed side by side
  * @counter:	Block counter of each lane
@@ -79,5 +86,8 @@ void lanes_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, s
 		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key);
 bool lanes_open(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
 		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key);
+
+/* out = in XOR stream, for ends of packets; @out may equal @in. */
+void lanes_xor(uint8_t *out, const uint8_t *in, const uint8_t *stream, size_t len);
 
 #endif /* WT_CRYPTO_LANES_H */

@@ -169,3 +169,65 @@ void poly1305_final(struct poly1305 *p, uint8_t tag[16])
 	}
 	secret_erase(p, sizeof(*p));
 }
+
+#define MASK26 UINT64_C(0x3ffffff)
+
+static void split26(uint64_t limb[5], uint64_t lo, uint64_t hi, uint64_t top)
+{
+	limb[0] = lo & MASK26;
+	limb[1] = lo >> 26 & MASK26;
+	limb[2] = (lo >> 52 | hi << 12) & MASK26;
+	limb[3] = hi >> 14 & MASK26;
+	limb[4] = hi >> 40 | top << 24;
+}
+
+static inline uint64_t word64(const poly_word *w, int i)
+{
+#if WORD_BITS == 64
+	return w[i];
+#else
+	return w[2 * i] | (uint64_t)w[2 * i + 1] << 32;
+#endif
+}
+
+void poly1305_r26(uint64_t limb[5], const struct poly1305 *p)
+{
+	split26(limb, word64(p->r, 0), word64(p->r, 1), 0);
+}
+
+void poly1305_h26(uint64_t limb[5], const struct poly1305 *p)
+{
+	split26(limb, word64(p->h, 0), word64(p->h, 1), p->h[POLY_WORDS]);
+}
+
+void poly1305_set_h26(struct poly1305 *p, const uint64_t limb[5])
+{
+	uint64_t l[5], c = 0, lo, hi;
+
+	memcpy(l, limb, sizeof(l));
+	/* The second pass takes in what the first one carried past 2^130. */
+	for (int pass = 0; pass < 2; pass++) {
+		for (int i = 0; i < 5; i++) {
+			l[i] += c;
+			c = l[i] >> 26;
+			l[i] &= MASK26;
+		}
+		c *= 5;
+	}
+	l[0] += c;
+	l[1] += l[0] >> 26;
+	l[0] &= MASK26;
+	lo = l[0] | l[1] << 26 | l[2] << 52;
+	hi = l[2] >> 12 | l[3] << 14 | l[4] << 40;
+#if WORD_BITS == 64
+	p->h[0] = lo;
+	p->h[1] = hi;
+#else
+	p->h[0] = (uint32_t)lo;
+	p->h[1] = (uint32_t)(lo >> 32);
+	p->h[2] = (uint32_t)hi;
+	p->h[3] = (uint32_t)(hi >> 32);
+#endif
+	p->h[POLY_WORDS] = (poly_word)(l[4] >> 24);
+	secret_erase(l, sizeof(l));
+}

@@ -42,4 +42,10 @@ void poly1305_init(struct poly1305 *p, const uint8_t key[POLY1305_KEY_LEN]);
 void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_word top);
 void poly1305_final(struct poly1305 *p, uint8_t tag[16]);
 
+/* The same numbers in five limbs of 26 bits, as vectors without wide products have them. */
+void poly1305_r26(uint64_t limb[5], const struct poly1305 *p);
+void poly1305_h26(uint64_t limb[5], const struct poly1305 *p);
+/* Limbs of up to 2^32; the accumulator becomes their sum mod 2^130 - 5. */
+void poly1305_set_h26(struct poly1305 *p, const uint64_t limb[5]);
+
 #endif /* WT_CRYPTO_POLY1305_H */
