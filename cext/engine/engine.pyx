@@ -71,7 +71,7 @@ from cext.host.features cimport (
     host_feature_name,
     host_probe,
 )
-from cext.host.loop cimport loop_watch, wake_clear
+from cext.host.loop cimport loop_close, loop_watch, wake_clear, wake_close
 from cext.host.thread cimport (
     WORKERS_MAX,
     gate_open,
@@ -338,6 +338,10 @@ cdef class Engine:
         self.core.device = NULL
         udp_close(&self.core.udp)
         tun_close(&self.core.tun)
+        loop_close(&self.core.loop)
+        wake_close(&self.core.gate.wake)
+        wake_close(&self.core.events.wake)
+        self.event_fd = -1
 
     cdef int execute(self, command run, void *argument) except? -4096:
         cdef int result = 0
@@ -356,7 +360,7 @@ cdef class Engine:
 
     def start(self):
         cdef int error
-        if self.started:
+        if self.started or self.stopped:
             raise EngineStopped("an engine starts once; make another")
         error = loop_watch(self.core.loop, self.core.gate.wake, TAG_COMMAND, False)
         if error == 0:
