@@ -18,14 +18,13 @@ Who may register what:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, insert, or_, select, update
 
+from wantastic.config.keys import decode_key, is_low_order
 from wantastic.server import devices, schema, tenants
 from wantastic.server.database import Transaction
 from wantastic.server.keyring import hash_matches, hash_secret
@@ -42,7 +41,6 @@ from wantastic.server.tokens import PlainEnrolmentToken, invalid_token, new_enro
 
 TABLE = schema.enrolment_token
 MAX_DEVICE_ID_CHARACTERS = 128
-KEY_BYTES = 32
 NO_HASH = bytes(32)
 NO_FACTS = AgentFacts()
 
@@ -213,10 +211,10 @@ def check_device_id(device_id: str) -> None:
 def check_public_key(text: str, field: str) -> None:
     """Refuse what is not the canonical base64 of a usable Curve25519 point."""
     try:
-        key = base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != KEY_BYTES or base64.b64encode(key).decode() != text or not any(key):
+        usable = not is_low_order(decode_key(text))
+    except ValueError:
+        usable = False
+    if not usable:
         raise Refused(
             RefusalCode.INVALID_REQUEST,
             f"{field} must be a WireGuard public key: 32 bytes in base64, as `wg pubkey` prints",
