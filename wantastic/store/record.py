@@ -39,6 +39,7 @@ REMEDIES = {
     errno.EACCES: "Run the agent as the owner of this folder, or set state_dir.",
     errno.EPERM: "Run the agent as the owner of this folder, or set state_dir.",
     errno.ENOTDIR: "Set state_dir to a folder; a file is in its place.",
+    errno.ENOENT: "Set state_dir to a folder that can be made.",
     errno.ELOOP: "Remove the symbolic link of that name.",
 }
 
