@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import socket
@@ -286,8 +287,8 @@ def test_wrong_arguments_of_commands_are_named() -> None:
         }.items():
             with pytest.raises(ValueError, match=name):
                 call()
+        engine.up()
         with pytest.raises(OSError, match="no-such"):
-            engine.up()
             engine.set_bind_interface("no-such")
 
 
@@ -466,11 +467,10 @@ def hold_the_gil(seconds: float) -> None:
     running.wait()
     library = ctypes.PyDLL(None)  # PyDLL does not release the GIL
     library.usleep.argtypes = [ctypes.c_uint]
-    for _ in range(1):
-        library.usleep(int(seconds * 1e6))
+    library.usleep(int(seconds * 1e6))
     stop.set()
     thread.join()
-    gaps = [b - a for a, b in zip(ticks, ticks[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(ticks)]
     assert max(gaps, default=0.0) > seconds * 0.9
 
 
