@@ -92,7 +92,12 @@ def token_revoke(transaction: Transaction, args: argparse.Namespace) -> list[Row
 def device_list(transaction: Transaction, args: argparse.Namespace) -> list[Row]:
     """List devices."""
     found = devices.iterate(transaction, _tenant_id(transaction, args.tenant))
-    return [_device(device) for device in found if not args.pending or _is_pending(device)]
+    revisions = {tenant.id: tenant.revision for tenant in tenants.list_all(transaction)}
+    return [
+        _device(device, revisions[device.tenant_id])
+        for device in found
+        if not args.pending or device.status is DeviceStatus.PENDING
+    ]
 
 
 def device_approve(transaction: Transaction, args: argparse.Namespace) -> list[Row]:
@@ -195,10 +200,6 @@ def _tenant_id(transaction: Transaction, name: str) -> str | None:
     return tenants.find(transaction, name).id if name else None
 
 
-def _is_pending(device: Device) -> bool:
-    return device.status is DeviceStatus.PENDING
-
-
 def _tenant(tenant: Tenant) -> Row:
     return {
         "tenant": tenant.name,
@@ -222,14 +223,14 @@ def _token(token: EnrolmentToken) -> Row:
     }
 
 
-def _device(device: Device) -> Row:
+def _device(device: Device, tenant_revision: int) -> Row:
     return {
         "device_id": device.device_id,
         "status": device.status.value,
         "ipv4": device.ipv4,
         "ipv6": device.ipv6,
         "public_key": device.public_key,
-        "version": device.revision,
+        "version": configuration.version_of(device.revision, tenant_revision),
         "applied_version": device.applied_version,
         "apply_error": device.apply_error,
         "last_seen": _time(device.last_seen_at),

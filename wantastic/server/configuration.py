@@ -1,21 +1,21 @@
-"""Builds the Configuration message of one device out of what the database holds.
+"""Builds the Configuration message of one device: pure, out of its entry and what is common.
 
-Pure but for the reads of its transaction: the same rows give the same bytes, which is
-what lets a version number stand for the content.
+The revisions of the device and of its tenant stand for the content: the same pair gives the
+same bytes. So the etag names both, and the version, their sum, grows with each change of
+either.
 """
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 
 from sqlalchemy import select
 
 from wantastic.control import auth_pb2 as pb
-from wantastic.server import devices, schema, tenants
+from wantastic.server import schema, tenants
 from wantastic.server.database import Transaction
 from wantastic.server.keyring import Keyring
-from wantastic.server.records import Device, GatewayRecord, Tenant
+from wantastic.server.records import Common, Device, DirectoryEntry, GatewayRecord, Tenant
 
 SEVERITIES = {
     "info": pb.SEVERITY_INFO,
@@ -24,34 +24,47 @@ SEVERITIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A configuration and the version it has."""
+class Builder:
+    """Builds configurations; keeps what all devices of a tenant have in common."""
 
-    version: int
-    message: pb.Configuration
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._shared: dict[str, tuple[Common, pb.Configuration]] = {}
+
+    def build(self, common: Common, entry: DirectoryEntry) -> pb.Configuration:
+        """Return what a device should run with."""
+        tenant = common.tenants[entry.tenant_id]
+        kept = self._shared.get(tenant.id)
+        if kept is None or kept[0] is not common:
+            kept = (common, _shared(common, tenant))
+            self._shared[tenant.id] = kept
+        message = pb.Configuration()
+        message.CopyFrom(kept[1])
+        message.addresses.addresses.extend((f"{entry.ipv4}/32", f"{entry.ipv6}/128"))
+        for peer in message.peers.peers:
+            peer.preshared_key = preshared_key(self._keyring, entry)
+        if entry.rekey_before_s:
+            message.rekey_before.public_key = entry.public_key
+            message.rekey_before.before_unix_s = entry.rekey_before_s
+        return message
 
 
-def build(transaction: Transaction, keyring: Keyring, device_pk: int) -> Built | None:
-    """Return what a device should run with; None when it is not there."""
-    device = devices.by_pk(transaction, device_pk)
-    if device is None:
-        return None
-    tenant = tenants.find(transaction, device.tenant_id)
-    message = pb.Configuration(
-        addresses=pb.AddressList(addresses=[f"{device.ipv4}/32", f"{device.ipv6}/128"]),
-        mtu=tenant.settings.mtu_bytes,
-        peers=pb.PeerList(peers=[_peer(keyring, device, tenant, g) for g in gateways(transaction)]),
-        routes=pb.RangeList(ranges=[tenant.ipv4_pool, tenant.ipv6_pool]),
-        dns=_dns(tenant),
-        health=_health(tenant),
+def version_of(entry_revision: int, tenant_revision: int) -> int:
+    """Return the number that people see."""
+    return entry_revision + tenant_revision
+
+
+def read_common(transaction: Transaction) -> Common:
+    """Read everything but devices."""
+    revision, epoch = transaction.connection.execute(
+        select(schema.state.c.revision, schema.state.c.epoch)
+    ).one()
+    return Common(
+        revision=revision,
+        epoch=epoch,
+        tenants={tenant.id: tenant for tenant in tenants.list_all(transaction)},
+        gateways=tuple(gateways(transaction)),
     )
-    if tenant.settings.exit_rules:
-        message.exit_node.CopyFrom(_exit_node(tenant))
-    if device.rekey_before_s:
-        message.rekey_before.public_key = device.public_key
-        message.rekey_before.before_unix_s = device.rekey_before_s
-    return Built(max(device.revision, tenant.revision), message)
 
 
 def gateways(transaction: Transaction) -> list[GatewayRecord]:
@@ -74,23 +87,36 @@ def set_gateway(transaction: Transaction, gateway: GatewayRecord) -> None:
     tenants.touch_all(transaction)
 
 
-def preshared_key(keyring: Keyring, device: Device) -> str:
+def preshared_key(keyring: Keyring, device: Device | DirectoryEntry) -> str:
     """Return the key that a device and its gateways mix in: derived, so stored nowhere.
 
     It does not depend on the device's public key, which may be under rotation."""
     return base64.b64encode(keyring.derive(f"psk {device.pk} {device.created_at}")).decode()
 
 
-def _peer(keyring: Keyring, device: Device, tenant: Tenant, gateway: GatewayRecord) -> pb.Peer:
+def _shared(common: Common, tenant: Tenant) -> pb.Configuration:
     settings = tenant.settings
-    return pb.Peer(
-        public_key=gateway.public_key,
-        preshared_key=preshared_key(keyring, device),
-        allowed_ips=settings.allowed_ips or (tenant.ipv4_pool, tenant.ipv6_pool),
-        endpoints=[gateway.endpoint],
-        persistent_keepalive_s=settings.keepalive_s,
-        name=gateway.name,
+    message = pb.Configuration(
+        mtu=settings.mtu_bytes,
+        peers=pb.PeerList(
+            peers=[
+                pb.Peer(
+                    public_key=gateway.public_key,
+                    allowed_ips=settings.allowed_ips or (tenant.ipv4_pool, tenant.ipv6_pool),
+                    endpoints=[gateway.endpoint],
+                    persistent_keepalive_s=settings.keepalive_s,
+                    name=gateway.name,
+                )
+                for gateway in common.gateways
+            ]
+        ),
+        routes=pb.RangeList(ranges=[tenant.ipv4_pool, tenant.ipv6_pool]),
+        dns=_dns(tenant),
+        health=_health(tenant),
     )
+    if settings.exit_rules:
+        message.exit_node.CopyFrom(_exit_node(tenant))
+    return message
 
 
 def _dns(tenant: Tenant) -> pb.Dns:

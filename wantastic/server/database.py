@@ -62,12 +62,20 @@ class Transaction:
 
     def changed(self, tenant_id: str, device_pk: int | None = None) -> int:
         """Record that a device, or all of a tenant, see something new; return the revision."""
-        connection = self.connection
-        revision: int = connection.execute(
-            update(schema.state)
-            .values(revision=schema.state.c.revision + 1)
-            .returning(schema.state.c.revision)
-        ).scalar_one()
+        return self._changed(tenant_id, device_pk, 0)[0]
+
+    def added(self, tenant_id: str) -> tuple[int, int]:
+        """Record that a device is added; return the revision, and the device's number."""
+        return self._changed(tenant_id, None, 1)
+
+    def _changed(self, tenant_id: str, device_pk: int | None, added: int) -> tuple[int, int]:
+        connection, state = self.connection, schema.state
+        revision, last_pk = connection.execute(
+            update(state)
+            .values(revision=state.c.revision + 1, last_device_pk=state.c.last_device_pk + added)
+            .returning(state.c.revision, state.c.last_device_pk)
+        ).one()
+        device_pk = last_pk if added else device_pk
         connection.execute(
             insert(schema.change).values(
                 revision=revision, tenant_id=tenant_id, device_pk=device_pk, at=self.now_s
@@ -78,7 +86,7 @@ class Transaction:
                 text("SELECT pg_notify(:channel, :revision)"),
                 {"channel": CHANNEL, "revision": str(revision)},
             )
-        return revision
+        return revision, last_pk
 
 
 class Database:

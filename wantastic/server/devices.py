@@ -170,12 +170,16 @@ def entry_of(device: Device) -> DirectoryEntry:
         device_id=device.device_id,
         public_key=device.public_key,
         status=device.status,
+        ipv4=device.ipv4,
+        ipv6=device.ipv6,
         revision=device.revision,
         generation=device.generation,
         enrolment_open=device.enrolment_open,
         rotating=device.next_public_key is not None,
+        rekey_before_s=device.rekey_before_s,
         applied_version=device.applied_version,
         apply_error=device.apply_error,
+        created_at=device.created_at,
     )
 
 

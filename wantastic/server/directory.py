@@ -28,12 +28,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
-from wantastic.server import devices, schema, tenants
+from wantastic.server import configuration, devices
 from wantastic.server.database import Database, Signal
-from wantastic.server.records import Change, DirectoryEntry, RefusalCode, Refused
+from wantastic.server.records import Change, Common, DirectoryEntry, RefusalCode, Refused
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,6 @@ class Directory:
         self._entries: dict[int, DirectoryEntry] = {}
         self._loading: dict[int, asyncio.Task[DirectoryEntry | None]] = {}
         self._dirty: dict[int, int] = {}
-        self._tenant_revisions: dict[str, int] = {}
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
         self._tenant_of_waiting: dict[int, str] = {}
         self._listeners: list[Listener] = []
@@ -104,7 +102,7 @@ class Directory:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reset = 0
-        self.epoch = ""
+        self.common = Common(0, "", {}, ())
         self.reads = 0
 
     @property
@@ -175,9 +173,10 @@ class Directory:
             remedy="register again",
         )
 
-    def version(self, entry: DirectoryEntry) -> int:
-        """Return the version of the configuration that a device should have."""
-        return max(entry.revision, self._tenant_revisions.get(entry.tenant_id, 0))
+    def tenant_revision(self, entry: DirectoryEntry) -> int:
+        """Return the revision of what a device has in common with others of its tenant."""
+        tenant = self.common.tenants.get(entry.tenant_id)
+        return 0 if tenant is None else tenant.revision
 
     def note(self, pk: int, **values: Any) -> None:
         """Remember what this process has just written about a device."""
@@ -193,13 +192,17 @@ class Directory:
 
     # -- waiting --
 
-    async def wait(self, entry: DirectoryEntry, version: int, timeout_s: float) -> None:
-        """Return when a device has another configuration than `version` or other tokens, at
-        the timeout, or when waiters are released. Refused when the device is removed."""
+    async def wait(self, entry: DirectoryEntry, tenant_revision: int, timeout_s: float) -> None:
+        """Return when a device has another configuration or other tokens than `entry` with
+        `tenant_revision`, at the timeout, or when waiters are released. Refused when the
+        device is removed."""
         end_s = asyncio.get_running_loop().time() + timeout_s
         while not self._released:
             current = await self.entry(entry.pk)
-            if self.version(current) != version or current.generation != entry.generation:
+            if (current.revision, self.tenant_revision(current)) != (
+                entry.revision,
+                tenant_revision,
+            ):
                 return
             left_s = end_s - asyncio.get_running_loop().time()
             if left_s <= 0:
@@ -236,6 +239,8 @@ class Directory:
     # -- following --
 
     async def _load(self, pk: int) -> DirectoryEntry | None:
+        if not self._hears:
+            self._take_common(await self._worker.run(self._read_common))
         while True:
             self._dirty.pop(pk, None)
             before = self._reset
@@ -244,6 +249,9 @@ class Directory:
             changed = self._dirty.pop(pk, 0)
             if before != self._reset or (entry is not None and entry.revision < changed):
                 continue
+            if entry is not None and entry.tenant_id not in self.common.tenants:
+                # A new tenant's first device, faster than the news of the tenant.
+                self._take_common(await self._worker.run(self._read_common))
             if entry is not None and self._hears:
                 if len(self._entries) >= MAX_ENTRIES:
                     self._entries.pop(next(iter(self._entries)))
@@ -254,14 +262,24 @@ class Directory:
         with self._database.read() as transaction:
             return devices.directory_entry(transaction, pk)
 
+    def _take_common(self, common: Common) -> None:
+        """Reads cross each other: the newer one counts."""
+        if common.revision >= self.common.revision or common.epoch != self.common.epoch:
+            self.common = common
+
+    def _read_common(self) -> Common:
+        with self._database.read() as transaction:
+            return configuration.read_common(transaction)
+
     def _last_pk(self) -> int:
         with self._database.read() as transaction:
             return devices.last_pk(transaction)
 
-    def _apply(self, changes: Sequence[Change]) -> None:
+    def _apply(self, changes: Sequence[Change], common: Common | None) -> None:
+        if common is not None:
+            self._take_common(common)
         for change in changes:
             if change.device_pk is None:
-                self._tenant_revisions[change.tenant_id] = change.revision
                 self._wake_tenant(change.tenant_id)
                 continue
             entry = self._entries.get(change.device_pk)
@@ -275,13 +293,13 @@ class Directory:
         if changes:
             self._tell(changes)
 
-    def _replace_all(self, hears: bool, revisions: dict[str, int], epoch: str) -> None:
-        self._hears = hears
+    def _replace_all(self, common: Common | None) -> None:
+        """Know nothing of devices any more; `common` None: changes are not heard of."""
+        self._hears = common is not None
         self._reset += 1
         self._entries.clear()
-        if hears:
-            self._tenant_revisions = revisions
-            self.epoch = epoch
+        if common is not None:
+            self._take_common(common)
             for tenant_id in set(self._tenant_of_waiting.values()):
                 self._wake_tenant(tenant_id)
             self._tell(None)
@@ -317,30 +335,28 @@ class Directory:
                         revision = self._look_after(revision)
             except (OSError, DBAPIError) as error:
                 log.warning("changes are not heard of", extra={"error": str(error)})
-                self._in_loop(self._replace_all, False, {}, "")
+                self._in_loop(self._replace_all, None)
                 self._stopping.wait(RECONNECT_S)
             finally:
                 if signal is not None:
                     signal.close()
 
     def _look_at_everything(self) -> int:
-        with self._database.read() as transaction:
-            revision, epoch = transaction.connection.execute(
-                select(schema.state.c.revision, schema.state.c.epoch)
-            ).one()
-            revisions = {t.id: t.revision for t in tenants.list_all(transaction)}
-        self._in_loop(self._replace_all, True, revisions, epoch)
-        return int(revision)
+        common = self._read_common()
+        self._in_loop(self._replace_all, common)
+        return common.revision
 
     def _look_after(self, revision: int) -> int:
         while True:
             changes, reached, complete = self._database.changes_after(revision)
             if not complete:
                 return self._look_at_everything()
-            if changes:
-                self._in_loop(self._apply, changes)
-            if reached == revision or len(changes) == 0:
+            if not changes:
                 return reached
+            common = None
+            if any(change.device_pk is None for change in changes):
+                common = self._read_common()
+            self._in_loop(self._apply, changes, common)
             revision = reached
 
     def _in_loop(self, call: Callable[..., None], *arguments: object) -> None:

@@ -255,11 +255,7 @@ def _insert(
     transaction: Transaction, tenant: Tenant, token: EnrolmentToken, wanted: Registration
 ) -> Device:
     address = tenants.take_address(transaction, tenant)
-    pk: int = transaction.connection.execute(
-        update(schema.state)
-        .values(last_device_pk=schema.state.c.last_device_pk + 1)
-        .returning(schema.state.c.last_device_pk)
-    ).scalar_one()
+    revision, pk = transaction.added(tenant.id)
     status = DeviceStatus.PENDING if tenant.approval_required else DeviceStatus.ACTIVE
     transaction.connection.execute(
         insert(devices.TABLE).values(
@@ -271,7 +267,7 @@ def _insert(
             address_index=address.index,
             ipv4=address.ipv4,
             ipv6=address.ipv6,
-            revision=transaction.changed(tenant.id, pk),
+            revision=revision,
             # Random: after a restored backup a number may be given a second time, and the
             # first owner's tokens must not work for the second.
             generation=secrets.randbelow(devices.GENERATIONS),

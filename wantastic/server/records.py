@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -280,9 +280,23 @@ class DirectoryEntry:
     device_id: str
     public_key: str
     status: DeviceStatus
+    ipv4: str
+    ipv6: str
     revision: int
     generation: int
     enrolment_open: bool
     rotating: bool
+    rekey_before_s: int
     applied_version: int
     apply_error: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What configurations take from outside the device: read together, so of one moment."""
+
+    revision: int
+    epoch: str
+    tenants: Mapping[str, Tenant]
+    gateways: tuple[GatewayRecord, ...]

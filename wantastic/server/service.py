@@ -34,7 +34,6 @@ from wantastic.server.records import (
     Device,
     DeviceStatus,
     DirectoryEntry,
-    GatewayRecord,
     RefusalCode,
     Refused,
 )
@@ -90,7 +89,7 @@ class Service:
         self._failures = Limiter(burst=20, per_s=0.5)
         self._reports: dict[int, dict[str, Any]] = {}
         self._draining = asyncio.Event()
-        self._answer: tuple[tuple[int, str, int], bytes] = ((0, "", 0), b"")
+        self._builder = configuration.Builder(keyring)
         self._info = pb.ServerInfo(
             protocol_version=methods.PROTOCOL_VERSION, capabilities=CAPABILITIES, version=version
         )
@@ -111,7 +110,7 @@ class Service:
             agent=_facts(request.agent),
         )
         try:
-            device, gateways = await self._register(wanted, caller)
+            device = await self._register(wanted, caller)
         except Refused as refused:
             if refused.code is RefusalCode.TOKEN_INVALID:
                 self._failures.take(caller.remote, now_s)
@@ -127,6 +126,7 @@ class Service:
         )
         if device.status is DeviceStatus.PENDING:
             raise self._pending()
+        gateways = self._directory.common.gateways
         if not gateways:
             raise Refused(
                 RefusalCode.UNAVAILABLE,
@@ -180,17 +180,17 @@ class Service:
             self._reports.setdefault(entry.pk, {})["agent"] = _facts(request.agent)
         if entry.enrolment_open:
             self._close_enrolment(entry)
-        version = self._directory.version(entry)
-        if request.known_etag and request.known_etag == self._etag(version):
+        etag, known = self._etag(entry), request.known_etag
+        if known == etag:
             if request.wait_ms and not self._draining.is_set():
                 wait_s = min(request.wait_ms / 1000, self._terms.long_poll_limit_s)
-                await self._directory.wait(entry, version, wait_s)
+                await self._directory.wait(entry, self._directory.tenant_revision(entry), wait_s)
                 entry = await self._still_welcome(claims)
-                version = self._directory.version(entry)
-            if request.known_etag == self._etag(version):
-                return self._not_modified(version)
-        reply = await self._configuration(entry.pk)
-        if not request.known_etag or request.HasField("agent"):
+                etag = self._etag(entry)
+            if known == etag:
+                return self._not_modified(entry, etag)
+        reply = self._configuration(entry)
+        if not known or request.HasField("agent"):
             reply.server.CopyFrom(self._info)
         return reply.SerializeToString()
 
@@ -206,24 +206,25 @@ class Service:
         known = request.known_etag
         spoke_at_s, first = 0.0, True
         while not self._draining.is_set():
-            version, now_s = self._directory.version(entry), self._clock()
+            tenant_revision, now_s = self._directory.tenant_revision(entry), self._clock()
             if now_s >= claims.expires_at:
                 return
-            if not known or known != self._etag(version):
-                reply = await self._configuration(entry.pk)
+            etag = self._etag(entry)
+            if known != etag:
+                reply = self._configuration(entry)
                 if first:
                     reply.server.CopyFrom(self._info)
-                known, version = reply.etag, reply.version
+                known = etag
                 yield reply.SerializeToString()
                 spoke_at_s = now_s
             elif first or now_s - spoke_at_s >= self._terms.heartbeat_s / 2:
-                yield self._not_modified(version)
+                yield self._not_modified(entry, etag)
                 spoke_at_s = now_s
             first = False
             # Spread, so that a fleet that connected together does not answer together.
             heartbeat_s = self._terms.heartbeat_s * random.uniform(0.7, 1.0)
             left_s = max(0.0, claims.expires_at - now_s)
-            await self._directory.wait(entry, version, min(heartbeat_s, left_s))
+            await self._directory.wait(entry, tenant_revision, min(heartbeat_s, left_s))
             entry = await self._still_welcome(claims)
         raise self._drain_refusal()
 
@@ -258,29 +259,25 @@ class Service:
 
     # -- parts --
 
-    async def _register(
-        self, wanted: Registration, caller: Caller
-    ) -> tuple[Device, list[GatewayRecord]]:
+    async def _register(self, wanted: Registration, caller: Caller) -> Device:
         plain = parse_enrolment_token(caller.bearer)
         if plain is None:
             claims, _ = await self._authenticate(
                 caller, wanted.device_id, grace_s=self._terms.refresh_grace_s, pending=True
             )
 
-        def work() -> tuple[Device, list[GatewayRecord]]:
+        def work() -> Device:
             with self._database.write() as transaction:
                 if plain is not None:
-                    device = enrolment.register_with_token(transaction, plain, wanted)
-                else:
-                    present = devices.by_pk(transaction, claims.device_pk)
-                    if present is None:
-                        raise invalid_token()
-                    device = enrolment.register_with_device(transaction, present, wanted)
-                return device, configuration.gateways(transaction)
+                    return enrolment.register_with_token(transaction, plain, wanted)
+                present = devices.by_pk(transaction, claims.device_pk)
+                if present is None:
+                    raise invalid_token()
+                return enrolment.register_with_device(transaction, present, wanted)
 
-        device, gateways = await self._worker.run(work)
+        device = await self._worker.run(work)
         self._directory.forget(device.pk)
-        return device, gateways
+        return device
 
     async def _authenticate(
         self, caller: Caller, device_id: str, *, grace_s: int = 0, pending: bool = False
@@ -379,38 +376,35 @@ class Service:
             self._reports.setdefault(entry.pk, {})["enrolment_open"] = False
             self._directory.note(entry.pk, enrolment_open=False)
 
-    async def _configuration(self, pk: int) -> pb.GetConfigurationResponse:
-        def work() -> configuration.Built | None:
-            with self._database.read() as transaction:
-                return configuration.build(transaction, self._keyring, pk)
-
-        built = await self._worker.run(work)
-        if built is None:
-            raise Refused(RefusalCode.DEVICE_REMOVED, "the device was removed by an operator")
+    def _configuration(self, entry: DirectoryEntry) -> pb.GetConfigurationResponse:
         return pb.GetConfigurationResponse(
-            etag=self._etag(built.version),
-            version=built.version,
-            configuration=built.message,
+            etag=self._etag(entry),
+            version=self._version(entry),
+            configuration=self._builder.build(self._directory.common, entry),
             poll_after_s=self._terms.poll_after_s,
             server_time_unix_ms=self._now_ms(),
         )
 
-    def _not_modified(self, version: int) -> bytes:
-        """The answer that most polls get; the same bytes within one second."""
-        key = (version, self._directory.epoch, int(self._clock()))
-        if self._answer[0] != key:
-            reply = pb.GetConfigurationResponse(
-                not_modified=True,
-                etag=self._etag(version),
-                version=version,
-                poll_after_s=self._terms.poll_after_s,
-                server_time_unix_ms=self._now_ms(),
-            )
-            self._answer = (key, reply.SerializeToString())
-        return self._answer[1]
+    def _not_modified(self, entry: DirectoryEntry, etag: str) -> bytes:
+        """The answer that most polls get."""
+        return pb.GetConfigurationResponse(
+            not_modified=True,
+            etag=etag,
+            version=self._version(entry),
+            poll_after_s=self._terms.poll_after_s,
+            server_time_unix_ms=self._now_ms(),
+        ).SerializeToString()
 
-    def _etag(self, version: int) -> str:
-        return f"{self._directory.epoch}-{version}"
+    def _version(self, entry: DirectoryEntry) -> int:
+        tenant_revision = self._directory.tenant_revision(entry)
+        return configuration.version_of(entry.revision, tenant_revision)
+
+    def _etag(self, entry: DirectoryEntry) -> str:
+        epoch, tenant_revision = (
+            self._directory.common.epoch,
+            self._directory.tenant_revision(entry),
+        )
+        return f"{epoch}-{entry.revision}-{tenant_revision}"
 
     def _issue(self, pk: int, generation: int) -> str:
         return self._tokens.issue(pk, generation, int(self._clock()), self._terms.token_lifetime_s)
