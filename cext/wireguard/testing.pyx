@@ -321,10 +321,6 @@ cdef class Device:
     (address, cidr); addresses are 4 or 16 bytes. Peers are named by public key.
     """
 
-    cdef wg_device *dev
-    cdef uint64_t random_state
-    cdef object __weakref__
-
     def __cinit__(self, uint64_t seed=0, **limits):
         cdef wg_limits wanted
 
