@@ -25,7 +25,7 @@ from buildroot.static.sources import Sources
 from buildroot.static.toolchain import Toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
-TEST_ONLY = ("testing.pyx", "fuzz.pyx")
+TEST_ONLY = ("testing.pyx", "testing_run.pyx", "fuzz.pyx")
 # What a 32-bit target can get wrong without a word. Other warnings are the native build's errors.
 ERRORS = (
     "-Werror=implicit-function-declaration",
