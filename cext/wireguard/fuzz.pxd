@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+# Each target is deterministic, leaves no memory behind and aborts on a broken invariant.
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+
+cdef int fuzz_message(const uint8_t *data, size_t size) noexcept nogil
+cdef int fuzz_device(const uint8_t *data, size_t size) noexcept nogil
+cdef int fuzz_allowed_ips(const uint8_t *data, size_t size) noexcept nogil
+cdef int fuzz_replay(const uint8_t *data, size_t size) noexcept nogil
