@@ -15,6 +15,9 @@ const struct aead_variant *const aead_variants[] = {
 #endif
 	&aead_portable,
 #else
+#ifdef WT_CRYPTO_NEON
+	&aead_neon,
+#endif
 	&aead_portable,
 #ifndef WT_CRYPTO_NO_OPENSSL
 	&aead_openssl,

@@ -289,28 +289,28 @@ static void take_job(struct chunk *c, unsigned int i, const struct aead_job *j)
 	c->packet[i].nonce[2] = (uint32_t)(j->counter >> 32);
 }
 
-static bool goes_to_library(const struct aead_variant *v, size_t len)
+/* Who seals and opens a message of this length when it comes alone; NULL is us. */
+static const struct aead_variant *library_for(const struct aead_variant *v, size_t len)
 {
-#ifdef WT_CRYPTO_NO_OPENSSL
+#ifndef WT_CRYPTO_NO_OPENSSL
+	if (len > v->ops->lone_max)
+		return &aead_openssl;
+#endif
 	(void)v;
 	(void)len;
-	return false;
-#else
-	return len > v->ops->lone_max;
-#endif
+	return NULL;
 }
 
 void lanes_seal_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n)
 {
 	struct chunk c;
 	uint8_t order[AEAD_BATCH_MAX];
+	const struct aead_variant *library = n == 1 ? library_for(v, jobs[0].len) : NULL;
 
-#ifndef WT_CRYPTO_NO_OPENSSL
-	if (n == 1 && goes_to_library(v, jobs[0].len)) {
-		aead_openssl.seal_batch(&aead_openssl, jobs, n);
+	if (library) {
+		library->seal_batch(library, jobs, n);
 		return;
 	}
-#endif
 	c.ops = v->ops;
 	c.group.n = 0;
 	sort_by_length(order, jobs, n);
@@ -326,14 +326,13 @@ void lanes_open_batch(const struct aead_variant *v, struct aead_job *jobs, size_
 {
 	struct chunk c;
 	uint8_t order[AEAD_BATCH_MAX];
+	const struct aead_variant *library = n == 1 ? library_for(v, jobs[0].len) : NULL;
 	unsigned int passed;
 
-#ifndef WT_CRYPTO_NO_OPENSSL
-	if (n == 1 && goes_to_library(v, jobs[0].len)) {
-		aead_openssl.open_batch(&aead_openssl, jobs, n);
+	if (library) {
+		library->open_batch(library, jobs, n);
 		return;
 	}
-#endif
 	c.ops = v->ops;
 	c.group.n = 0;
 	sort_by_length(order, jobs, n);
@@ -366,14 +365,13 @@ static void take_message(struct chunk *c, const struct aead_variant *v, uint8_t 
 void lanes_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
 		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key)
 {
+	const struct aead_variant *library = library_for(v, len);
 	struct chunk c;
 
-#ifndef WT_CRYPTO_NO_OPENSSL
-	if (goes_to_library(v, len)) {
-		aead_openssl.seal(&aead_openssl, out, in, len, ad, ad_len, nonce, key);
+	if (library) {
+		library->seal(library, out, in, len, ad, ad_len, nonce, key);
 		return;
 	}
-#endif
 	take_message(&c, v, out, in, len, nonce, key);
 	push_key_blocks(&c);
 	push_data(&c, &c.packet[0]);
@@ -385,13 +383,12 @@ void lanes_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, s
 bool lanes_open(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
 		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key)
 {
+	const struct aead_variant *library = library_for(v, len);
 	struct chunk c;
 	bool ok;
 
-#ifndef WT_CRYPTO_NO_OPENSSL
-	if (goes_to_library(v, len))
-		return aead_openssl.open(&aead_openssl, out, in, len, ad, ad_len, nonce, key);
-#endif
+	if (library)
+		return library->open(library, out, in, len, ad, ad_len, nonce, key);
 	take_message(&c, v, out, in, len, nonce, key);
 	push_key_blocks(&c);
 	flush(&c);

@@ -11,7 +11,14 @@ from libc.string cimport memcmp, memcpy, memset, strcmp
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
-from cext.crypto.crypto cimport AEAD_TAG_LEN, aead_job
+from cext.crypto.crypto cimport (
+    AEAD_TAG_LEN,
+    aead_job,
+    blake2s_final,
+    blake2s_init,
+    blake2s_state,
+    blake2s_update,
+)
 from cext.crypto.variant cimport (
     CHACHA_BLOCK,
     aead_variant,
@@ -53,10 +60,23 @@ cdef uint64_t draw(Arena *a, uint64_t below) noexcept nogil:
     return (a.random >> 11) % below
 
 
+cdef void broken_seal_batch(const aead_variant *v, aead_job *jobs, size_t n) noexcept nogil:
+    aead_variants[0].seal_batch(aead_variants[0], jobs, n)
+    jobs[n - 1].out[jobs[n - 1].len] ^= 1
+
+
+# A reference that is wrong in one bit, for the test of the comparison itself.
+cdef aead_variant broken
+broken.name = "broken"
+broken.seal_batch = broken_seal_batch
+
+
 cdef const aead_variant *find(str name) except NULL:
     cdef bytes wanted = name.encode()
     cdef size_t i = 0
 
+    if name == "broken":
+        return &broken
     while aead_variants[i] != NULL:
         if strcmp(aead_variants[i].name, wanted) == 0 and aead_variants[i].available():
             return aead_variants[i]
@@ -159,7 +179,7 @@ cdef class Comparison:
         self.ours = find(name)
         self.theirs = find(reference)
         a.size = size
-        a.random = seed * 0x9E3779B97F4A7C15 + 1
+        a.random = (seed + 1) * <uint64_t>0x9E3779B9 << 17 | 1
         a.plain = <uint8_t *>malloc(4 * size)
         if a.plain == NULL:
             raise MemoryError
@@ -321,4 +341,17 @@ def hchacha(bytes key, bytes nonce):
     cdef bytes out = PyBytes_FromStringAndSize(NULL, 32)
 
     hchacha20(at(out), at(nonce), at(key))
+    return out
+
+
+def blake2s_pieces(list pieces, bytes key, size_t size):
+    """Hash the pieces one update each."""
+    cdef blake2s_state state
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, size)
+    cdef bytes piece
+
+    blake2s_init(&state, size, at(key), len(key))
+    for piece in pieces:
+        blake2s_update(&state, at(piece), len(piece))
+    blake2s_final(&state, at(out))
     return out

@@ -41,6 +41,12 @@ extern const struct aead_variant aead_openssl;
 extern const struct aead_variant aead_avx512ifma;
 extern const struct aead_variant aead_avx2;
 #endif
+/* AArch64 always has NEON; an ARMv7 CPU says so at run time. */
+#if (defined(__aarch64__) || (defined(__arm__) && __ARM_ARCH >= 7)) && \
+	__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define WT_CRYPTO_NEON
+extern const struct aead_variant aead_neon;
+#endif
 extern const struct aead_variant aead_portable;
 
 /* All variants of this build, in the order of preference; ends with NULL. */

@@ -1,0 +1,3 @@
+"""Fuzz targets of cext/crypto: run one over some bytes; it aborts on a finding."""
+
+def run(name: str, data: bytes, /) -> int: ...
