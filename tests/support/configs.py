@@ -186,8 +186,8 @@ def configs(draw: st.DrawFn) -> model.Config:
             )
         ),
         state_dir=draw(st.from_regex(r"/[a-z]{1,8}", fullmatch=True)),
-        memory_limit_bytes=draw(st.integers(4 << 20, 4 << 30)),
-        threads=draw(st.integers(1, 64)),
+        memory_limit_bytes=draw(st.integers(4 << 20, 2 << 30)),
+        threads=draw(st.integers(1, 16)),
     )
 
 

@@ -232,6 +232,24 @@ def test_the_taken_port(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None
     spaces[0].stop(holder)
 
 
+def test_setconf_without_a_key_is_mended_by_a_reload(
+    spaces: Spaces, hub: peers.Node, tmp_path: Path
+) -> None:
+    with agent(spaces[0], tmp_path, server(hub)) as device:
+        key = admit(hub, device)
+        device.start()
+        empty = tmp_path / "empty.conf"
+        empty.write_text("[Interface]\n")
+        device.space.run("wg", "setconf", device.name, str(empty))
+        assert device.space.run("wg", "show", device.name, "private-key").strip() == "(none)"
+        assert [c["code"] for c in device.document()["conditions"]] == ["no_private_key"]
+        assert not device.document()["peers"]
+        device.reload()
+        assert device.document()["interface"]["public_key"] == key
+        assert device.document()["healthy"]
+        assert ping(device)
+
+
 def test_the_interface_deleted_by_hand_ends_the_agent(
     spaces: Spaces, hub: peers.Node, tmp_path: Path
 ) -> None:
@@ -275,7 +293,7 @@ def run(folder: Path, *flags: str, config: dict[str, Any] | str | None = None) -
     ("flags", "config", "status", "words"),
     [
         (("-config", "CONFIG"), "{", 3, ["c.json", "line 1"]),
-        (("-config", "CONFIG", "-check"), {"threads": 0}, 3, ["threads", "1 to 64"]),
+        (("-config", "CONFIG", "-check"), {"threads": 0}, 3, ["threads", "1 to 16"]),
         (("-config", "CONFIG", "-check"), {}, 0, ["ok"]),
         (("-config", "/nonexistent"), None, 3, ["cannot be read"]),
         (("-config", "CONFIG"), {"interface": {"mode": "userspace"}}, 4, ["userspace", "tun"]),

@@ -9,6 +9,7 @@ Usage: wantasticd -config FILE [-exit-node] [-v]
        wantasticd -auth-url URL | -token TOKEN | -token-file PATH
        wantasticd [-f] NAME
        wantasticd demo [--seconds N] [--json]
+       wantasticd conformance ...
 """
 
 HELP = f"""\
@@ -16,13 +17,13 @@ wantasticd is a WireGuard agent in userspace: it needs no kernel module.
 
 {USAGE}
 Run the agent:
-  -config FILE      bring up the tunnel that FILE describes; SIGHUP reads it again,
-                    SIGTERM takes everything down
+  -config FILE      bring up the tunnel that FILE describes; SIGHUP reads it
+                    again, SIGTERM takes everything down
   -exit-node        let tunnel peers reach the internet through this device
   -v                log more; twice for every event
 
 Enrol this device with a control server:
-  -auth-url URL     show a link and a code, and wait until you approve the device
+  -auth-url URL     show a link and a code, and wait until you approve it
   -token TOKEN      use an enrolment token; "-" reads it from standard input
   -token-file PATH  the same out of a file: other users cannot see it there
 
@@ -34,12 +35,16 @@ Look:
   -version          print the version
   -help             print this
 
-As wireguard-go does, for wg-quick (WG_QUICK_USERSPACE_IMPLEMENTATION=wantasticd):
+As wireguard-go does, for wg-quick with
+WG_QUICK_USERSPACE_IMPLEMENTATION=wantasticd:
   NAME              make the interface NAME, to be configured by wg; runs behind
   -f                ... in the foreground
 
 Try it without root and without a server:
   demo              two devices on this machine, traffic between them, live
+
+For who writes a control server:
+  conformance       check a server, one line per rule; "conformance -help"
 
 One dash or two make no difference. Exit status: 0 done, 2 wrong arguments,
 3 wrong configuration, 4 cannot start, 5 no agent runs, 6 it runs but something

@@ -17,8 +17,9 @@ from wantastic.config.reader import Report, Table
 
 MAX_FILE_BYTES = 1 << 20
 MIN_MEMORY_BYTES = 4 << 20
-MAX_MEMORY_BYTES = 4 << 30
-MAX_THREADS = 64
+# Sizes fit into the 32 bits of a small router's size_t.
+MAX_MEMORY_BYTES = 2 << 30
+MAX_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)

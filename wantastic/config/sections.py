@@ -36,8 +36,8 @@ T = TypeVar("T")
 MINUTE_NS = 60_000_000_000
 MIN_MTU_BYTES = 576
 MIN_MTU6_BYTES = 1280
-# What is left of 65,535 bytes after outer IPv6, UDP, transport header and tag.
-MAX_MTU_BYTES = 65_455
+# A little below what an outer packet of 65,535 bytes can carry.
+MAX_MTU_BYTES = 65_000
 KEY_REMEDY = "A key is the 44 characters that `wg genkey` or `wg pubkey` prints."
 RANGE_REMEDY = 'Write an address range such as "10.0.0.0/24" or "fd00::/64".'
 HOST_REMEDY = 'Write "name", "name:port", "192.0.2.1:port" or "[2001:db8::1]:port".'

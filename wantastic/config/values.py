@@ -24,7 +24,7 @@ _NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_
 _ZONE = re.compile(r"[A-Za-z0-9_.@-]{1,15}\Z")
 _SIZE = re.compile(r"([0-9]{1,12})\s*([kmg])?(?:i?b)?\Z", re.IGNORECASE)
 _SIZE_SHIFT = {"": 0, "k": 10, "m": 20, "g": 30}
-_INTERFACE = re.compile(r"[A-Za-z0-9_=+.-]{1,15}\Z")
+_INTERFACE = re.compile(r"(?!-)[A-Za-z0-9_=+.-]{1,15}\Z")
 
 DNS_PORT = 53
 DNS_TLS_PORT = 853

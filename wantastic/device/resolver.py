@@ -1,13 +1,15 @@
 """Host names to addresses, outside the tunnel, by the host's own resolver.
 
-The lookup runs on a thread, because getaddrinfo() blocks; a name that the resolver
-does not answer for falls back to the addresses that last worked.
+The lookup runs on a thread of its own, because getaddrinfo() blocks, for half a minute
+where no server answers. The thread is a daemon: ending the agent does not wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import threading
 from typing import Protocol
 
 
@@ -22,7 +24,20 @@ class SystemResolver:
 
     async def resolve(self, name: str) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, lookup, name)
+        answer: asyncio.Future[tuple[str, ...]] = loop.create_future()
+
+        def settle(found: tuple[str, ...]) -> None:
+            if not answer.done():
+                answer.set_result(found)
+
+        def work() -> None:
+            found = lookup(name)
+            # The loop may be closed by now: nobody is waiting any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, found)
+
+        threading.Thread(target=work, name="resolve", daemon=True).start()
+        return await answer
 
 
 def lookup(name: str) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cext.engine.engine import Engine
+from cext.engine.engine import Engine, EngineStopped
 from wantastic.config.errors import ConfigError
 from wantastic.config.load import load_config
 from wantastic.config.model import Config
@@ -54,6 +54,9 @@ class Plan:
     config_path: str = ""
     tun_fd: int = -1
     uapi_fd: int = -1
+    # What the caller does beside the tunnel.
+    control_built_in: bool = False
+    exit_node_built_in: bool = False
     # Applied over the file: what flags say, again after each reload.
     override: Callable[[Config], Config] = as_is
 
@@ -70,11 +73,16 @@ class World:
 
 def make_engine(config: Config) -> Engine:
     """Return a native engine sized as configured."""
-    return Engine(
-        memory_limit_bytes=config.memory_limit_bytes,
-        threads=config.threads,
-        mtu=config.interface.mtu_bytes,
-    )
+    try:
+        return Engine(
+            memory_limit_bytes=config.memory_limit_bytes,
+            threads=config.threads,
+            mtu=config.interface.mtu_bytes,
+        )
+    except (ValueError, MemoryError, OSError) as error:
+        reason = f"the data plane cannot be made: {error}"
+        remedy = "Check memory_limit, threads and interface.mtu."
+        raise StartError("engine_failed", reason, remedy) from error
 
 
 def real_world() -> World:
@@ -91,6 +99,7 @@ class Service:
         self.config = Config()
         self.store: Store | None = None
         self.conditions = Conditions(log, world.unix_ns)
+        self.failure: EngineStopped | None = None
         self._world = world
         self._stop = asyncio.Event()
         self._settling: asyncio.TimerHandle | None = None
@@ -105,6 +114,7 @@ class Service:
     async def start(self) -> None:
         """Bring everything up; on an error nothing is left behind."""
         key = self._load() if self.plan.config_path else None
+        self._judge_features()
         self._host = self._world.host()
         self.device = Device(
             self._world.engine(self.config),
@@ -134,6 +144,20 @@ class Service:
             interface=self.device.name,
             port=self.device.engine.status().listen_port,
         )
+
+    def _judge_features(self) -> None:
+        """Say what the configuration asks for and this process does not do."""
+        if self.config.exit_node.enabled and not self.plan.exit_node_built_in:
+            self.conditions.set(
+                "exit_node_missing",
+                "warning",
+                "exit_node is enabled, and this build cannot forward traffic in userspace",
+                "Set exit_node.enabled to false, or forward with the kernel (ip_forward).",
+            )
+        else:
+            self.conditions.clear("exit_node_missing")
+        if self.config.auth.server_url and not self.plan.control_built_in:
+            self.log.info("this process talks to no control server; the file alone counts")
 
     def _load(self) -> bytes | None:
         """Read the configuration; return the private key to use."""
@@ -176,6 +200,7 @@ class Service:
     def _follow(self) -> None:
         """Watch the engine, the network, signals and time."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unforeseen)
         loop.add_reader(self.device.engine.event_fd, self._events)
         self._host.watch(self._notice)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -187,6 +212,8 @@ class Service:
     async def run(self) -> None:
         """Wait until told to stop."""
         await self._stop.wait()
+        if self.failure:
+            raise self.failure
 
     def stop(self) -> None:
         """End run(). May be called from anywhere on the loop."""
@@ -207,6 +234,14 @@ class Service:
 
     # -- what happens --
 
+    def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised: say it. A dead data plane ends the process, for its supervisor."""
+        error = context.get("exception")
+        self.log.error("unforeseen", what=context.get("message"), error=repr(error))
+        if isinstance(error, EngineStopped):
+            self.failure = error
+            self.stop()
+
     def reload(self) -> None:
         """Read the configuration again and do what differs; a wrong file changes nothing."""
         if not self.plan.config_path:
@@ -221,6 +256,7 @@ class Service:
             self.conditions.set("reload_failed", "error", str(error), remedy)
             return
         self.conditions.clear("reload_failed")
+        self._judge_features()
         self.device.on_reload()
         changes = self.device.apply(self.config, key)
         self.log.info("configuration read again", changes=changes)

@@ -42,7 +42,7 @@ SYSLOG_SOCKET = "/dev/log"
 
 def short_key(public_key: bytes) -> str:
     """Return the first characters of a public key: what logs call a peer."""
-    return encode_key(public_key)[:8] + "…"
+    return encode_key(public_key)[:8] + "..."
 
 
 def render_text(level: str, message: str, fields: dict[str, str], unix_ns: int) -> str:

@@ -1,0 +1,102 @@
+"""Logs: form, levels, and that no secret gets through by any way in."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.configs import ALICE_PRIVATE, ALICE_PUBLIC
+from wantastic.config.keys import encode_key
+from wantastic.config.model import LOG_FORMATS, LOG_LEVELS, LogConfig, LogLevel
+from wantastic.telemetry.log import Log, SyslogSink, short_key
+
+SECRET = encode_key(ALICE_PRIVATE)
+
+
+def lines(config: LogConfig) -> tuple[Log, list[str]]:
+    found: list[str] = []
+    return Log(
+        config, lambda level, line: found.append(line), lambda: 1_795_000_000_123_456_789
+    ), found
+
+
+def test_text_and_json() -> None:
+    log, found = lines(LogConfig())
+    log.info("tunnel is up", interface="wg0", note="two words")
+    assert found == ['2026-11-18T11:06:40.123Z info    tunnel is up interface=wg0 note="two words"']
+    log.configure(LogConfig(format="json"))
+    log.warning("x", n=3)
+    assert json.loads(found[1]) == {
+        "time": "2026-11-18T11:06:40.123Z",
+        "level": "warning",
+        "message": "x",
+        "n": "3",
+    }
+
+
+@pytest.mark.parametrize("level", LOG_LEVELS)
+def test_a_level_lets_itself_and_the_graver_through(level: LogLevel) -> None:
+    log, found = lines(LogConfig(level=level))
+    for each in LOG_LEVELS:
+        log.write(each, each, {})
+    assert len(found) == LOG_LEVELS.index(level) + 1
+
+
+@pytest.mark.parametrize("level", LOG_LEVELS)
+@pytest.mark.parametrize("form", LOG_FORMATS)
+def test_no_secret_gets_through(level: LogLevel, form: str) -> None:
+    log, found = lines(LogConfig(level="trace", format=form))  # type: ignore[arg-type]
+    log.hide("tok-en-123")
+    secrets = [SECRET, ALICE_PRIVATE.hex(), "tok-en-123"]
+    for secret in secrets:
+        log.write(level, f"message {secret} in it", {"field": f"x{secret[:0]} {secret}"})
+        log.write(level, "m", {"private_key": secret, "token": secret, "psk": secret})
+        log.write(level, "m", {"authorization": f"Bearer {secret}", "x": f"bearer {secret}"})
+        log.write(level, "m", {"error": ValueError(f"bad key {secret}!")})
+    log.write(level, "m", {"raw": ALICE_PRIVATE, "private_key": ALICE_PRIVATE})
+    text = "\n".join(found)
+    for secret in [*secrets, repr(ALICE_PRIVATE)]:
+        assert secret not in text
+
+
+def test_a_peer_is_its_short_key() -> None:
+    log, found = lines(LogConfig())
+    log.info("handshake", peer=ALICE_PUBLIC)
+    assert found[0].endswith("peer=" + json.dumps(short_key(ALICE_PUBLIC)).strip('"'))
+
+
+@given(st.text(), st.dictionaries(st.sampled_from(["a", "key", "x"]), st.text()))
+def test_a_line_is_one_line(message: str, fields: dict[str, str]) -> None:
+    for form in LOG_FORMATS:
+        log, found = lines(LogConfig(format=form))
+        log.write("info", message, fields)
+        (line,) = found
+        assert line.isprintable()
+        assert len(line) <= 2000
+
+
+def test_syslog_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    def daemon() -> socket.socket:
+        path.unlink(missing_ok=True)
+        found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        found.bind(str(path))
+        found.settimeout(2)
+        return found
+
+    first = daemon()
+    sink = SyslogSink(str(path))
+    sink("warning", "one")
+    assert first.recv(100).startswith(b"<28>wantasticd[")
+    first.close()
+    sink("info", "lost")
+    second = daemon()
+    sink("error", "two")
+    assert second.recv(100).endswith(b": two")
+    second.close()
