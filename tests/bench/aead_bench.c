@@ -159,10 +159,11 @@ static void blake2s_samples(void)
 	EVP_MAC *mac_type = EVP_MAC_fetch(NULL, "BLAKE2SMAC", NULL);
 	EVP_MAC_CTX *c = EVP_MAC_CTX_new(mac_type);
 
+	/* The clock costs as much as a MAC: look at it rarely. */
 	do {
 		blake2s(mac, sizeof(mac), message, 116, key, 32);
 		n++;
-	} while (now_ns() - start < SAMPLE_NS);
+	} while (n % 64 || now_ns() - start < SAMPLE_NS);
 	printf("ours mac1 1 116 %.2f\n", (double)(now_ns() - start) / (double)n);
 	start = now_ns();
 	n = 0;
@@ -175,7 +176,7 @@ static void blake2s_samples(void)
 		EVP_MAC_update(c, message, 116);
 		EVP_MAC_final(c, mac, &used, sizeof(mac));
 		n++;
-	} while (now_ns() - start < SAMPLE_NS);
+	} while (n % 64 || now_ns() - start < SAMPLE_NS);
 	printf("EVP mac1 1 116 %.2f\n", (double)(now_ns() - start) / (double)n);
 	EVP_MAC_CTX_free(c);
 	EVP_MAC_free(mac_type);
