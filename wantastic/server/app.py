@@ -113,6 +113,7 @@ class App:
                 self._metrics,
             )
             await self._keeper.start()
+            service.tell_gateway = self._keeper.sync
         self._observe()
         rpc = RpcServer(service, self._metrics, certificates=settings.mtls_listen is not None)
         plain = self._certificate is None

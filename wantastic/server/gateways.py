@@ -20,22 +20,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from wantastic.server import configuration, devices
+from wantastic.server import configuration, devices, tenants
+from wantastic.server.addresses import Pools
 from wantastic.server.database import Database
 from wantastic.server.directory import Directory, Worker
 from wantastic.server.keyring import Keyring
 from wantastic.server.metrics import Metrics
-from wantastic.server.records import Change, Device, DeviceStatus, GatewayRecord, Refused
+from wantastic.server.records import (
+    Change,
+    Device,
+    DeviceStatus,
+    GatewayError,
+    GatewayRecord,
+    Refused,
+)
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_POLL_S = 1.0
 RETRY_S = 2.0
 REFRESH_S = 300.0
-
-
-class GatewayError(Exception):
-    """The gateway did not take a change; the text says why."""
+SYNC_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,9 @@ class Gateway(Protocol):
 
     async def start(self) -> GatewayRecord:
         """Bring it up; return where devices find it."""
+
+    async def set_networks(self, pools: Sequence[Pools]) -> None:
+        """Serve these tenants' ranges, where that is the server's to do."""
 
     async def peers(self) -> frozenset[str]:
         """Return the public keys that it has."""
@@ -90,7 +98,10 @@ class Keeper:
         self._offered: dict[int, str] = {}
         self._pending: set[int] = set()
         self._all = True
+        self._networks = True
+        self._settling: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
+        self._wake.set()
         self._tasks: list[asyncio.Task[None]] = []
         directory.listen(self._heard)
         metrics.observe("gateway_peers", "Peers that the gateway has.", self._count)
@@ -100,6 +111,19 @@ class Keeper:
         """Whether the gateway has been told everything that was heard of."""
         return not self._all and not self._pending
 
+    async def sync(self, device_pk: int) -> None:
+        """Tell the gateway of a device now, not when the change is heard of: a handshake that
+        comes before its peer is there is lost, and costs the device five seconds."""
+        self._pending.add(device_pk)
+        await self._settled()
+
+    async def _settled(self) -> None:
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settling.append(settled)
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(settled, SYNC_S)
+
     async def start(self) -> None:
         """Bring the gateway up, announce it to devices, and begin to keep it."""
         record = await self._gateway.start()
@@ -108,6 +132,7 @@ class Keeper:
             asyncio.create_task(self._keep(), name="gateway keeper"),
             asyncio.create_task(self._watch_rotations(), name="gateway rotations"),
         ]
+        await self._settled()
 
     async def stop(self) -> None:
         """Stop keeping, and take the gateway down where it is ours."""
@@ -124,6 +149,7 @@ class Keeper:
         if changes is None:
             self._all = True
         else:
+            self._networks |= any(change.device_pk is None for change in changes)
             self._pending.update(c.device_pk for c in changes if c.device_pk is not None)
         self._wake.set()
 
@@ -138,16 +164,27 @@ class Keeper:
                 await asyncio.wait_for(self._wake.wait(), REFRESH_S)
             self._all = self._all or not self._wake.is_set()
             self._wake.clear()
+            settling, self._settling = self._settling, []
             try:
                 await self._settle()
-            except (GatewayError, Refused, OSError) as error:
-                log.error("gateway not in step", extra={"error": str(error)})
+                for future in settling:
+                    if not future.done():
+                        future.set_result(None)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                # Whatever it was: a keeper that died would leave removed devices in.
+                expected = isinstance(error, (GatewayError, Refused, OSError))
+                log.error("gateway not in step", extra={"error": str(error)}, exc_info=not expected)
                 self._metrics.gateway_errors.inc()
-                self._all = True
+                self._all = self._networks = True
                 self._wake.set()
                 await asyncio.sleep(RETRY_S)
 
     async def _settle(self) -> None:
+        if self._networks or self._all:
+            self._networks = False
+            await self._gateway.set_networks(await self._worker.run(self._read_networks))
         if self._all:
             self._all = False
             self._pending.clear()
@@ -187,6 +224,10 @@ class Keeper:
         if gone or come:
             log.info("gateway told", extra={"removed": len(gone), "set": len(come)})
 
+    def _read_networks(self) -> list[Pools]:
+        with self._database.read() as transaction:
+            return [tenants.pools_of(tenant) for tenant in tenants.list_all(transaction)]
+
     def _read_all(self) -> dict[int, dict[str, GatewayPeer]]:
         with self._database.read() as transaction:
             self._offered = {}
@@ -224,7 +265,7 @@ class Keeper:
                 proved = [(pk, key) for pk, key in self._offered.items() if handshakes.get(key)]
                 if proved:
                     await self._worker.run(lambda proved=proved: self._promote(proved))  # type: ignore[misc]
-            except (GatewayError, Refused, OSError) as error:
+            except (GatewayError, Refused, OSError, RuntimeError) as error:
                 log.warning("rotations not watched", extra={"error": str(error)})
 
     def _promote(self, proved: Sequence[tuple[int, str]]) -> None:

@@ -20,7 +20,7 @@ from wantastic.server import commands, logs, settings
 from wantastic.server.commands import Command, Row
 from wantastic.server.database import Database, DatabaseError
 from wantastic.server.keyring import KeyringError
-from wantastic.server.records import Refused
+from wantastic.server.records import GatewayError, Refused
 from wantastic.server.settings import Settings, SettingsError, Terms
 
 DATABASE_VARIABLE = "WANTASTIC_DATABASE"
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.run is None:
             return _serve(args)
         return _operate(args)
-    except (Refused, DatabaseError, KeyringError, SettingsError) as error:
+    except (Refused, DatabaseError, KeyringError, SettingsError, GatewayError) as error:
         print(f"wantastic-server: {error}", file=sys.stderr)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -156,6 +156,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         gateway=args.gateway,
         gateway_host=args.gateway_host or (args.host or [""])[0] or default_host,
         gateway_port=args.gateway_port,
+        gateway_tun=args.gateway_tun,
         terms=Terms(
             token_lifetime_s=args.token_lifetime,
             refresh_grace_s=args.refresh_grace,
@@ -286,6 +287,7 @@ def _serve_parser(parser: argparse.ArgumentParser) -> None:
     add("--gateway", default="", help="device, or wg:INTERFACE (none)")
     add("--gateway-host", default="", metavar="NAME", help="where devices reach the gateway")
     add("--gateway-port", type=int, default=51820, help="UDP port of --gateway device")
+    add("--gateway-tun", default="", metavar="NAME", help="TUN device of --gateway device (none)")
     add("--token-lifetime", type=duration, default="24h", help="default: %(default)s")
     add("--refresh-grace", type=duration, default="30d", help="default: %(default)s")
     add("--poll-after", type=duration, default="5m", help="default: %(default)s")

@@ -55,6 +55,10 @@ class RefusalCode(enum.Enum):
     NOT_FOUND = "not_found"  # an operator's command named something that is not there
 
 
+class GatewayError(Exception):
+    """A gateway did not take a change; the text says why."""
+
+
 class DeviceStatus(enum.StrEnum):
     """A device is asked for, then let in; removal deletes its row."""
 

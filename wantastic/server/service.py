@@ -17,7 +17,7 @@ import dataclasses
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from wantastic.control import auth_pb2 as pb
@@ -89,6 +89,8 @@ class Service:
         self._failures = Limiter(burst=20, per_s=0.5)
         self._reports: dict[int, dict[str, Any]] = {}
         self._draining = asyncio.Event()
+        # Waits until a gateway of this process knows a device; there may be none.
+        self.tell_gateway: Callable[[int], Awaitable[None]] | None = None
         self._builder = configuration.Builder(keyring)
         self._info = pb.ServerInfo(
             protocol_version=methods.PROTOCOL_VERSION, capabilities=CAPABILITIES, version=version
@@ -126,6 +128,8 @@ class Service:
         )
         if device.status is DeviceStatus.PENDING:
             raise self._pending()
+        if self.tell_gateway is not None:
+            await self.tell_gateway(device.pk)
         gateways = self._directory.common.gateways
         if not gateways:
             raise Refused(

@@ -82,6 +82,7 @@ class Settings:
     gateway: str  # "", "wg:INTERFACE" or "device"
     gateway_host: str
     gateway_port: int
+    gateway_tun: str
     terms: Terms
     drain_s: float
 

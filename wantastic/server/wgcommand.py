@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 
-from wantastic.server.gateways import GatewayError, GatewayPeer
-from wantastic.server.records import GatewayRecord
+from wantastic.server.addresses import Pools
+from wantastic.server.gateways import GatewayPeer
+from wantastic.server.records import GatewayError, GatewayRecord
 
 INTERFACE = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
 REMOVALS_AT_ONCE = 200
@@ -40,17 +42,21 @@ class WgCommandGateway:
             )
         return GatewayRecord(self._name, public_key, endpoint(self._endpoint_host, int(port)))
 
+    async def set_networks(self, pools: Sequence[Pools]) -> None:
+        """Addresses and routes of the interface are its administrator's."""
+
     async def peers(self) -> frozenset[str]:
         """Return the public keys that the interface has."""
         return frozenset((await self._wg("show", self._interface, "peers")).split())
 
     async def set_peers(self, peers: Sequence[GatewayPeer]) -> None:
         """Add peers or change them; allowed IPs are replaced, sessions are kept."""
-        text = "".join(
-            f"[Peer]\nPublicKey={p.public_key}\nPresharedKey={p.preshared_key}\n"
-            f"AllowedIPs={','.join(p.allowed_ips)}\n"
-            for p in peers
-        )
+        lines = []
+        for peer in peers:
+            lines += ["[Peer]", f"PublicKey={peer.public_key}"]
+            lines += [f"PresharedKey={peer.preshared_key}"]
+            lines += [f"AllowedIPs={','.join(peer.allowed_ips)}"] if peer.allowed_ips else []
+        text = "\n".join(lines) + "\n"
         await self._wg("addconf", self._interface, "/dev/stdin", given=text)
 
     async def remove_peers(self, public_keys: Sequence[str]) -> None:
@@ -71,25 +77,25 @@ class WgCommandGateway:
         """The interface is not ours: tunnels go on while the server is away."""
 
     async def _wg(self, *arguments: str, given: str = "") -> str:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                "wg",
-                *arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+        def work() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                ["wg", *arguments],
+                input=given,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=TIMEOUT_S,
             )
+
+        try:
+            done = await asyncio.to_thread(work)
         except FileNotFoundError:
             raise GatewayError("gateway: no `wg` in PATH; install wireguard-tools") from None
-        try:
-            out, complaint = await asyncio.wait_for(process.communicate(given.encode()), TIMEOUT_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        except subprocess.TimeoutExpired:
             raise GatewayError(f"gateway: wg {arguments[0]} did not end") from None
-        if process.returncode:
-            raise GatewayError(f"gateway: wg {arguments[0]}: {complaint.decode().strip()}")
-        return out.decode()
+        if done.returncode:
+            raise GatewayError(f"gateway: wg {arguments[0]}: {done.stderr.strip()}")
+        return done.stdout
 
 
 def endpoint(host: str, port: int) -> str:
