@@ -94,7 +94,7 @@ def extensions() -> list[Extension]:
             sources=[str(source)],
             depends=[str(h) for h in Path("cext").rglob("*.[ch]")],
             include_dirs=["cext"],
-            extra_compile_args=[*COMMON, "-Wno-unused-function"],
+            extra_compile_args=[*COMMON, "-Wno-unused-function", "-Wno-sign-compare"],
             extra_link_args=[str(ARCHIVE), "-lcrypto", "-Wl,--gc-sections", *CHECKS],
         )
         for source in sorted(Path("cext").rglob("*.pyx"))
