@@ -9,6 +9,7 @@ MINUTES ?= 1
 BUILD_PACKAGES := gcc libc6-dev make python3-dev python3-venv libssl-dev
 TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump ethtool \
 	wireguard-go wireguard-tools libfaketime libsodium-dev shellcheck qemu-user \
+	ncat iptables \
 	postgresql-15 chromium chromium-driver
 QEMU_PACKAGES  := $(BUILD_PACKAGES) dpkg-dev perl qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16

@@ -52,11 +52,11 @@ def test_the_script_passes(tmp_path: Path) -> None:
     copy = tmp_path / "netns.sh"
     copy.write_text(text)
     done = subprocess.run(
-        ["bash", str(copy), str(program)],
+        ["timeout", "400", "bash", str(copy), str(program)],
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=600,
+        timeout=430,
         check=False,
         env={**os.environ, "PATH": f"{os.environ['PATH']}:{Path(sys.executable).parent}"},
     )

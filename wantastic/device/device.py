@@ -448,7 +448,11 @@ class Device:
     def on_link(self, notice: nl.LinkNotice) -> None:
         """Our own link changed under us."""
         if notice.gone:
-            self.closed_by_host()
+            # Deleted, or moved to another namespace: only the descriptor knows. When it
+            # was deleted EVENT_INNER_CLOSED follows. When it was moved, nothing tells us
+            # any more whether it is up, so the port stays open as if it were.
+            self.link_up = True
+            self._follow_link()
             return
         if notice.mtu_bytes and notice.mtu_bytes != self.book.mtu_bytes:
             self.engine.set_mtu(notice.mtu_bytes)
