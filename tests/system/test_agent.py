@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def admit(hub: peers.Node, device: Agent) -> str:
     return key
 
 
-def ping(device: Agent, address: str = "10.9.0.2") -> bool:
-    answer = device.space.run("ping", "-c", "1", "-w", "8", "-i", "0.3", address, check=False)
+def ping(device: Agent, address: str = "10.9.0.2", seconds: int = 8) -> bool:
+    words = ("-c", "1", "-w", str(seconds), "-i", "0.3", address)
+    answer = device.space.run("ping", *words, check=False)
     return re.search(r"[1-9]\d* received", answer) is not None
 
 
@@ -168,7 +170,7 @@ def test_the_default_route_and_its_end(spaces: Spaces, hub: peers.Node, tmp_path
         device.config["interface"]["default_route"] = False
         device.reload()
         assert "51820" not in device.space.run("ip", "rule")
-        assert not ping(device, "10.8.0.1")
+        assert not ping(device, "10.8.0.1", seconds=1)
         device.config["interface"]["default_route"] = True
         device.reload()
         assert ping(device, "10.8.0.1")
@@ -209,7 +211,7 @@ def test_a_boot_at_1970_handshakes_by_the_saved_floor(
         for file in (tmp_path / "state").glob("state*"):
             file.unlink()
         device.start()
-        assert not ping(device)
+        assert not ping(device, seconds=3)
 
 
 def test_the_taken_port(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
@@ -272,6 +274,43 @@ def test_a_name_that_moves_is_followed(spaces: Spaces, hub: peers.Node, tmp_path
             wait_for(lambda: handshake(device), 30)
             assert ping(device)
             wait_for(lambda: b"192.168.77.2" in (tmp_path / "state" / "state").read_bytes())
+    finally:
+        shutil.rmtree(etc)
+
+
+def test_another_address_of_our_own_is_followed(
+    spaces: Spaces, hub: peers.Node, tmp_path: Path
+) -> None:
+    """The WAN hands out another address: the tunnel is back without anybody's traffic."""
+    with agent(spaces[0], tmp_path, server(hub), bind_interface="eth0") as device:
+        key = admit(hub, device)
+        device.start()
+        assert ping(device)
+        spaces[0].run("ip", "addr", "add", "192.168.77.3/24", "dev", "eth0")
+        spaces[0].run("ip", "addr", "del", "192.168.77.1/24", "dev", "eth0")
+        spaces[0].run("ip", "addr", "add", "192.168.77.3/24", "dev", "eth0", check=False)
+        wait_for(lambda: f"{key}\t192.168.77.3:" in hub.wg("show", hub.interface, "endpoints"))
+        assert ping(device)
+
+
+def test_a_resolver_that_hangs_does_not_hold_up_the_end(
+    spaces: Spaces, hub: peers.Node, tmp_path: Path
+) -> None:
+    etc = Path("/etc/netns") / spaces[0].name
+    etc.mkdir(parents=True)
+    try:
+        (etc / "resolv.conf").write_text("nameserver 192.168.77.2\noptions timeout:30\n")
+        spaces[1].run(
+            "nft",
+            "add table inet t; add chain inet t c "
+            "{ type filter hook input priority 0; }; add rule inet t c udp dport 53 drop",
+        )
+        with agent(spaces[0], tmp_path, server(hub, endpoint="hub.test")) as device:
+            device.start()
+            time.sleep(0.5)
+            before = time.monotonic()
+            assert device.stop() == 0
+            assert time.monotonic() - before < 3
     finally:
         shutil.rmtree(etc)
 

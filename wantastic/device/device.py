@@ -414,6 +414,7 @@ class Device:
 
     def _on_handshake(self, event: Event) -> None:
         self._log.debug("handshake completed", peer=event.public_key)
+        self._conditions.clear("socket_failed")
         self.peers.on_handshake(event.public_key)
 
     def _on_given_up(self, event: Event) -> None:
@@ -437,13 +438,19 @@ class Device:
 
     def _on_socket_error(self, event: Event) -> None:
         reason = f"the UDP socket failed: {os.strerror(event.value)}"
-        remedy = "The agent binds it again when the network changes."
-        self._conditions.set("socket_failed", "error", reason, remedy)
+        remedy = "It is used on, and counts as well again with the next handshake."
+        self._conditions.set("socket_failed", "warning", reason, remedy)
 
-    def on_network_change(self) -> None:
-        """The host's addresses or routes changed: choose sources anew, find peers again."""
+    def on_network_change(self, wan: bool) -> None:
+        """The host's addresses or routes changed; `wan` where that may be the way out.
+
+        An interface that came back has another index: the sockets are bound to it anew.
+        """
+        if self.config.interface.bind_interface:
+            self._do(d.SetBindInterface(self.config.interface.bind_interface))
         self.engine.source_changed()
-        self.peers.on_network_change()
+        if wan:
+            self.peers.on_network_change()
 
     def on_link(self, notice: nl.LinkNotice) -> None:
         """Our own link changed under us."""

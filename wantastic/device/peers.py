@@ -95,7 +95,7 @@ class PeerDirector:
 
     def tick(self) -> None:
         """Look which handshakes go unanswered. Called every few seconds."""
-        if not self._keepers:
+        if not any(keeper.is_name for keeper in self._keepers.values()):
             return
         for peer in self._engine.status().peers:
             keeper = self._keepers.get(peer.public_key)
@@ -141,11 +141,14 @@ class PeerDirector:
             self._initiate(key)
 
     def on_network_change(self) -> None:
-        """Another way to the internet: whoever was waiting is called now."""
-        for key in list(self._retries):
-            self._retries.pop(key).cancel()
-            self._pause_s.pop(key, None)
-            self._retry(key)
+        """Another way to the internet: peers learn where we are now, waiting ones at once."""
+        for key, keeper in self._keepers.items():
+            if handle := self._retries.pop(key, None):
+                handle.cancel()
+                self._pause_s.pop(key, None)
+                self._step(key, keeper, keeper.attempts(2, self._now_ns()))
+            if key in self._eager and keeper.current:
+                self._initiate(key)
 
     def configured(self, key: bytes) -> str:
         """Return the configured endpoint of a peer as text, "" when it has none."""

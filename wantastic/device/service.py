@@ -21,6 +21,7 @@ from cext.engine.engine import Engine, EngineStopped
 from wantastic.config.errors import ConfigError
 from wantastic.config.load import load_config
 from wantastic.config.model import Config
+from wantastic.config.parse import Parsed
 from wantastic.device import netlink as nl
 from wantastic.device.device import TICK_S, Device, StartError
 from wantastic.device.host import Host, LinuxHost
@@ -48,17 +49,26 @@ def as_is(config: Config) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. Without `config_path` it is a bare interface that `wg` configures."""
+    """What to run: a file, a configuration without one, or a bare interface for `wg`.
+
+    `override` makes the configuration in force out of the file's (or `config`), at the
+    start and at each reload: flags, and what the control server gave.
+    """
 
     interface: str = ""
     config_path: str = ""
+    config: Config | None = None
     tun_fd: int = -1
     uapi_fd: int = -1
     # What the caller does beside the tunnel.
     control_built_in: bool = False
     exit_node_built_in: bool = False
-    # Applied over the file: what flags say, again after each reload.
     override: Callable[[Config], Config] = as_is
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether `wg` configures the interface, and nobody else."""
+        return not self.config_path and self.config is None
 
 
 @dataclass(slots=True)
@@ -100,9 +110,14 @@ class Service:
         self.store: Store | None = None
         self.conditions = Conditions(log, world.unix_ns)
         self.failure: EngineStopped | None = None
+        # Called with each event of the engine, after the device; for the agent.
+        self.watchers: list[Callable[[Event], None]] = []
         self._world = world
         self._stop = asyncio.Event()
         self._settling: asyncio.TimerHandle | None = None
+        self._wan_changed = False
+        # Remembered: a stopped engine has none.
+        self._event_fd = -1
         self._started_unix_ns = world.unix_ns()
         self._host: Host
         self.device: Device
@@ -113,7 +128,7 @@ class Service:
 
     async def start(self) -> None:
         """Bring everything up; on an error nothing is left behind."""
-        key = self._load() if self.plan.config_path else None
+        key = None if self.plan.is_bare else self._load()
         self._judge_features()
         self._host = self._world.host()
         self.device = Device(
@@ -130,10 +145,10 @@ class Service:
             self.device.engine, self.log, lambda: self.device.book.listen_port, self.device.on_uapi
         )
         try:
-            if self.plan.config_path:
-                self.device.start(self.config, key)
-            else:
+            if self.plan.is_bare:
                 self.device.start_bare(self.plan.interface, self.plan.tun_fd)
+            else:
+                self.device.start(self.config, key)
             await self._listen()
             self._follow()
         except BaseException:
@@ -161,7 +176,9 @@ class Service:
 
     def _load(self) -> bytes | None:
         """Read the configuration; return the private key to use."""
-        parsed = load_config(self.plan.config_path)
+        parsed = Parsed(self.plan.config or Config(), ())
+        if self.plan.config_path:
+            parsed = load_config(self.plan.config_path)
         self.config = self.plan.override(parsed.config)
         self.log.configure(self.config.log)
         self.log.hide(self.config.auth.token)
@@ -182,7 +199,7 @@ class Service:
             await self._uapi.start(name, self.plan.uapi_fd)
         except OSError as error:
             reason = f"the socket for wg cannot be made: {error.strerror or error}"
-            if not self.plan.config_path:
+            if self.plan.is_bare:
                 remedy = "End the program that has this interface."
                 raise StartError("uapi_failed", reason, remedy) from error
             remedy = "Make /var/run/wireguard writable if you want to use wg."
@@ -201,7 +218,8 @@ class Service:
         """Watch the engine, the network, signals and time."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unforeseen)
-        loop.add_reader(self.device.engine.event_fd, self._events)
+        self._event_fd = self.device.engine.event_fd
+        loop.add_reader(self._event_fd, self._events)
         self._host.watch(self._notice)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -227,7 +245,8 @@ class Service:
         if hasattr(self, "_status"):
             await self._status.close()
         await self._uapi.close()
-        loop.remove_reader(self.device.engine.event_fd)
+        if self._event_fd >= 0:
+            loop.remove_reader(self._event_fd)
         self.device.close()
         self._host.close()
         self.log.info("tunnel is down", interface=self.device.name)
@@ -244,8 +263,8 @@ class Service:
 
     def reload(self) -> None:
         """Read the configuration again and do what differs; a wrong file changes nothing."""
-        if not self.plan.config_path:
-            self.log.info("no configuration file to read again")
+        if self.plan.is_bare:
+            self.log.info("no configuration to read again")
             return
         before = self.config
         try:
@@ -262,8 +281,9 @@ class Service:
         self.log.info("configuration read again", changes=changes)
 
     def apply(self, config: Config) -> int:
-        """Use another configuration, from the control server; return what changed."""
-        self.config = self.plan.override(config)
+        """Use a configuration as it is, from the control server; return what changed."""
+        self.config = config
+        self._judge_features()
         key = config.private_key or (self.store.make_identity() if self.store else None)
         return self.device.apply(self.config, key)
 
@@ -283,20 +303,28 @@ class Service:
 
     def _event(self, event: Event) -> None:
         self.device.on_event(event)
+        for watcher in self.watchers:
+            watcher(event)
 
     def _notice(self, notice: nl.Body) -> None:
         ours = getattr(notice, "ifindex", 0) == self.device.ifindex
         if ours:
             if isinstance(notice, nl.LinkNotice):
                 self.device.on_link(notice)
-        elif self._settling is None and isinstance(notice, nl.AddressNotice | nl.RouteNotice):
+            return
+        change = what_changed(notice, self.config.interface.bind_interface)
+        if change is None:
+            return
+        self._wan_changed |= change
+        if self._settling is None:
             loop = asyncio.get_running_loop()
             self._settling = loop.call_later(SETTLE_S, self._settled)
 
     def _settled(self) -> None:
         self._settling = None
+        wan, self._wan_changed = self._wan_changed, False
         if not self._stop.is_set():
-            self.device.on_network_change()
+            self.device.on_network_change(wan)
 
     def _tick(self) -> None:
         if not self._stop.is_set():
@@ -309,6 +337,17 @@ class Service:
             self.stop()
         elif not self._stop.is_set():
             asyncio.get_running_loop().call_later(SOCKET_CHECK_S, self._check_socket)
+
+
+def what_changed(notice: nl.Body, bound_to: str) -> bool | None:
+    """Return whether a notice is about the way out (True), another route, or nothing."""
+    if isinstance(notice, nl.AddressNotice):
+        return True
+    if isinstance(notice, nl.RouteNotice):
+        return notice.prefix_length == 0
+    if isinstance(notice, nl.LinkNotice) and bound_to and notice.name == bound_to:
+        return True
+    return None
 
 
 async def serve(

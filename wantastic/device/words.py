@@ -42,6 +42,8 @@ def remedy_for(change: d.Change, error: Exception) -> str:
         return "The host has another route for this range: remove that, or the range."
     if isinstance(change, d.AddAddress) and code in (errno.EACCES, errno.EOPNOTSUPP):
         return "IPv6 is switched off on this host: enable it, or remove the address."
+    if isinstance(change, d.SetBindInterface) and code == errno.ENODEV:
+        return "It is bound as soon as that interface appears; until then any is used."
     if code in (errno.EPERM, errno.EACCES):
         return "Run as root or with CAP_NET_ADMIN."
     return "Correct the configuration and send SIGHUP; it is tried again then."

@@ -19,6 +19,7 @@ from wantastic.config.model import Config
 from wantastic.device import netlink as nl
 from wantastic.device.device import Device, StartError
 from wantastic.device.peers import endpoint_of
+from wantastic.device.service import what_changed
 from wantastic.device.uapi import PeerSet, Set
 from wantastic.device.view import view
 from wantastic.store.store import State, Store
@@ -327,7 +328,9 @@ def test_a_silent_server_is_a_condition_until_it_answers() -> None:
         bench.device.on_event(Event(EVENT_HANDSHAKE_GIVEN_UP, BOB_PUBLIC, 0))
         assert bench.codes() == ["no_handshake"]
         before = bench.engine.peers[BOB_PUBLIC].initiations
-        bench.device.on_network_change()
+        bench.device.on_network_change(wan=False)
+        assert bench.engine.peers[BOB_PUBLIC].initiations == before
+        bench.device.on_network_change(wan=True)
         assert bench.engine.peers[BOB_PUBLIC].initiations == before + 1
         bench.engine.handshake(BOB_PUBLIC, NOW)
         for event in bench.engine.events():
@@ -336,6 +339,55 @@ def test_a_silent_server_is_a_condition_until_it_answers() -> None:
         bench.device.close()
 
     asyncio.run(life())
+
+
+def test_a_bound_interface_that_comes_later_is_bound_then() -> None:
+    bench = Bench()
+    real, missing = bench.engine.set_bind_interface, [True]
+
+    def bind(name: str | None) -> None:
+        if missing:
+            raise OSError(errno.ENODEV, "No such device")
+        real(name)
+
+    bench.engine.set_bind_interface = bind  # type: ignore[method-assign]
+    bench.start(wanted(interface__bind_interface="ppp0"))
+    assert bench.codes() == ["bind_interface_failed"]
+    missing.clear()
+    bench.device.on_network_change(wan=True)
+    assert bench.engine.bind_interface == "ppp0"
+    assert bench.codes() == []
+
+
+@pytest.mark.parametrize(
+    ("notice", "bound_to", "expected"),
+    [
+        (nl.AddressNotice(False, 2, "192.0.2.1", 24), "", True),
+        (nl.RouteNotice(True, 2, "0.0.0.0", 0, 254), "", True),
+        (nl.RouteNotice(False, 2, "10.0.0.0", 8, 254), "", False),
+        (nl.LinkNotice(False, 2, "ppp0", True, 1492), "ppp0", True),
+        (nl.LinkNotice(False, 2, "eth0", True, 1500), "ppp0", None),
+        (nl.LinkNotice(False, 2, "", True, 1500), "", None),
+    ],
+)
+def test_which_notices_count(notice: nl.Body, bound_to: str, expected: bool | None) -> None:
+    assert what_changed(notice, bound_to) is expected
+
+
+def test_an_idle_day_writes_to_flash_a_few_times() -> None:
+    """As the engine asks: four hours ahead, again when three of them are gone."""
+    from cext.engine.engine import EVENT_HANDSHAKE, EVENT_TIMESTAMP_FLOOR, Event
+
+    bench = Bench()
+    bench.start()
+    saved = bench.store.writes
+    floor, hour = 0, 3600 * 10**9
+    for now in range(NOW, NOW + 24 * hour, 120 * 10**9):
+        if now + hour > floor:
+            floor = now + 4 * hour
+            bench.device.on_event(Event(EVENT_TIMESTAMP_FLOOR, b"", floor))
+        bench.device.on_event(Event(EVENT_HANDSHAKE, BOB_PUBLIC, now))
+    assert 0 < bench.store.writes - saved <= 24
 
 
 # -- wg, and the bare interface --

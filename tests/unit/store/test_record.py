@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -174,6 +178,38 @@ def test_on_a_real_disk(tmp_path: Path) -> None:
         "r": 0o600,
         "r.previous": 0o600,
     }
+
+
+@pytest.mark.parametrize("rounds", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_killed_writers_lose_nothing_that_they_said(tmp_path: Path, rounds: int) -> None:
+    """SIGKILL at any moment of a writer that says each number once it is written."""
+    rng = random.Random(7)
+    kept = 0
+    for _ in range(rounds):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            subject = Record(tmp_path, "r", RealFilesystem(), lambda text: None)
+            number = kept
+            while True:
+                number += 1
+                subject.write(str(number).encode() * 50)
+                os.write(writer, number.to_bytes(8, "big"))
+        os.close(writer)
+        said = os.read(reader, 8)
+        time.sleep(rng.random() * 0.004)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while more := os.read(reader, 8):
+            said = more
+        os.close(reader)
+        notices: list[str] = []
+        found = Record(tmp_path, "r", RealFilesystem(), notices.append).read()
+        assert found
+        assert notices == []
+        kept = next(n for n in range(kept, 10**9) if str(n).encode() * 50 == found)
+        # The one after the last that was said may have been written too.
+        assert 0 <= kept - int.from_bytes(said, "big") <= 1
 
 
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
