@@ -71,6 +71,38 @@ void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_
 	p->h[2] = h2;
 }
 #else
+/* carry + a0 b0 + a1 b1 + a2 b2 + a3 b3 + a4 b4; the carry is below 2^32. */
+static inline uint64_t column(uint64_t carry, uint32_t a0, uint32_t b0, uint32_t a1, uint32_t b1,
+			      uint32_t a2, uint32_t b2, uint32_t a3, uint32_t b3, uint32_t a4,
+			      uint32_t b4)
+{
+#if defined(__mips__) && defined(__mips_isa_rev) && __mips_isa_rev < 6
+	/* Compilers move the accumulator out and in again around each product. */
+	uint32_t lo = (uint32_t)carry, hi;
+
+	__asm__("mtlo %0\n\t"
+		"mthi $0\n\t"
+		"maddu %2, %3\n\t"
+		"maddu %4, %5\n\t"
+		"maddu %6, %7\n\t"
+		"maddu %8, %9\n\t"
+		"maddu %10, %11\n\t"
+		"mflo %0\n\t"
+		"mfhi %1"
+		: "+&r"(lo), "=&r"(hi)
+		: "r"(a0), "r"(b0), "r"(a1), "r"(b1), "r"(a2), "r"(b2), "r"(a3), "r"(b3),
+		  "r"(a4), "r"(b4)
+		: "hi", "lo");
+	return (uint64_t)hi << 32 | lo;
+#else
+	carry += (uint64_t)a0 * b0;
+	carry += (uint64_t)a1 * b1;
+	carry += (uint64_t)a2 * b2;
+	carry += (uint64_t)a3 * b3;
+	return carry + (uint64_t)a4 * b4;
+#endif
+}
+
 void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_word top)
 {
 	const uint32_t r0 = p->r[0], r1 = p->r[1], r2 = p->r[2], r3 = p->r[3];
@@ -101,31 +133,13 @@ void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_
 		h4 += c + top;
 
 		/* Each column starts from the carry of the one before. */
-		d = (uint64_t)h0 * r0;
-		d += (uint64_t)h1 * s3;
-		d += (uint64_t)h2 * s2;
-		d += (uint64_t)h3 * s1;
+		d = column(0, h0, r0, h1, s3, h2, s2, h3, s1, h4, 0);
 		g0 = (uint32_t)d;
-		d >>= 32;
-		d += (uint64_t)h0 * r1;
-		d += (uint64_t)h1 * r0;
-		d += (uint64_t)h2 * s3;
-		d += (uint64_t)h3 * s2;
-		d += (uint64_t)h4 * s1;
+		d = column(d >> 32, h0, r1, h1, r0, h2, s3, h3, s2, h4, s1);
 		g1 = (uint32_t)d;
-		d >>= 32;
-		d += (uint64_t)h0 * r2;
-		d += (uint64_t)h1 * r1;
-		d += (uint64_t)h2 * r0;
-		d += (uint64_t)h3 * s3;
-		d += (uint64_t)h4 * s2;
+		d = column(d >> 32, h0, r2, h1, r1, h2, r0, h3, s3, h4, s2);
 		g2 = (uint32_t)d;
-		d >>= 32;
-		d += (uint64_t)h0 * r3;
-		d += (uint64_t)h1 * r2;
-		d += (uint64_t)h2 * r1;
-		d += (uint64_t)h3 * r0;
-		d += (uint64_t)h4 * s3;
+		d = column(d >> 32, h0, r3, h1, r2, h2, r1, h3, r0, h4, s3);
 		h4 = h4 * r0 + (uint32_t)(d >> 32);
 
 		c = (h4 >> 2) + (h4 & ~UINT32_C(3));

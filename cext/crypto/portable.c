@@ -8,6 +8,8 @@
  * One block at a time in 16 local variables: a 32-register CPU (MIPS, AArch64)
  * keeps all of them, and no rotate or add is wider than 32 bits.
  */
+#define INLINE inline __attribute__((always_inline))
+
 static inline uint32_t rol(uint32_t x, unsigned int n)
 {
 	return x << n | x >> (32 - n);
@@ -25,7 +27,25 @@ static inline uint32_t rol(uint32_t x, unsigned int n)
 		b = rol(b ^ c, 7);                                             \
 	} while (0)
 
-static void chacha_block(uint32_t x[16], const uint32_t s[16])
+/* How a word of a packet is reached; a constant wherever these are called. */
+enum access { ANY_ALIGNMENT, WORD_ALIGNED };
+
+static INLINE uint32_t load_word(const uint8_t *p, enum access access)
+{
+	return load_le32(access == WORD_ALIGNED ? __builtin_assume_aligned(p, 4) : p);
+}
+
+static INLINE void store_word(uint8_t *p, uint32_t v, enum access access)
+{
+	store_le32(access == WORD_ALIGNED ? __builtin_assume_aligned(p, 4) : p, v);
+}
+
+#define XOR_WORD(i, x)                                                         \
+	store_word(out + 4 * (i), load_word(in + 4 * (i), access) ^ ((x) + s[i]), access)
+
+/* Key stream leaves the registers only as ciphertext or plaintext. */
+static INLINE void xor_block(uint8_t *out, const uint8_t *in, const uint32_t s[16],
+			     enum access access)
 {
 	uint32_t x0 = s[0], x1 = s[1], x2 = s[2], x3 = s[3];
 	uint32_t x4 = s[4], x5 = s[5], x6 = s[6], x7 = s[7];
@@ -42,22 +62,37 @@ static void chacha_block(uint32_t x[16], const uint32_t s[16])
 		QUARTER_ROUND(x2, x7, x8, xd);
 		QUARTER_ROUND(x3, x4, x9, xe);
 	}
-	x[0] = x0 + s[0];
-	x[1] = x1 + s[1];
-	x[2] = x2 + s[2];
-	x[3] = x3 + s[3];
-	x[4] = x4 + s[4];
-	x[5] = x5 + s[5];
-	x[6] = x6 + s[6];
-	x[7] = x7 + s[7];
-	x[8] = x8 + s[8];
-	x[9] = x9 + s[9];
-	x[10] = xa + s[10];
-	x[11] = xb + s[11];
-	x[12] = xc + s[12];
-	x[13] = xd + s[13];
-	x[14] = xe + s[14];
-	x[15] = xf + s[15];
+	XOR_WORD(0, x0);
+	XOR_WORD(1, x1);
+	XOR_WORD(2, x2);
+	XOR_WORD(3, x3);
+	XOR_WORD(4, x4);
+	XOR_WORD(5, x5);
+	XOR_WORD(6, x6);
+	XOR_WORD(7, x7);
+	XOR_WORD(8, x8);
+	XOR_WORD(9, x9);
+	XOR_WORD(10, xa);
+	XOR_WORD(11, xb);
+	XOR_WORD(12, xc);
+	XOR_WORD(13, xd);
+	XOR_WORD(14, xe);
+	XOR_WORD(15, xf);
+}
+
+/*
+ * MIPS takes two instructions for a word of any alignment, and each of them
+ * again as long as a plain one.  Packets mostly are aligned.
+ */
+static void xor_blocks(uint8_t *out, const uint8_t *in, uint32_t s[16], size_t blocks)
+{
+	if (((uintptr_t)out | (uintptr_t)in) % 4 == 0) {
+		for (; blocks; blocks--, in += CHACHA_BLOCK, out += CHACHA_BLOCK, s[12]++)
+			xor_block(out, in, s, WORD_ALIGNED);
+		return;
+	}
+	for (; blocks; blocks--, in += CHACHA_BLOCK, out += CHACHA_BLOCK, s[12]++)
+		xor_block(out, in, s, ANY_ALIGNMENT);
 }
 
 static void state_init(uint32_t s[16], const uint8_t *key, uint32_t counter, uint32_t n0,
@@ -75,44 +110,34 @@ static void state_init(uint32_t s[16], const uint8_t *key, uint32_t counter, uin
 	s[15] = n2;
 }
 
-static void xor_words(uint8_t *out, const uint8_t *in, const uint32_t x[16])
-{
-	for (int i = 0; i < 16; i++)
-		store_le32(out + 4 * i, load_le32(in + 4 * i) ^ x[i]);
-}
-
 static void portable_xor_group(const struct block_group *g)
 {
-	uint32_t s[16], x[16];
+	static const uint8_t none[CHACHA_BLOCK] __attribute__((aligned(4)));
+	uint8_t stream[CHACHA_BLOCK] __attribute__((aligned(4)));
+	uint32_t s[16];
 
 	for (unsigned int i = 0; i < g->n; i++) {
 		state_init(s, g->key[i], g->counter[i], g->nonce[0][i], g->nonce[1][i],
 			   g->nonce[2][i]);
-		chacha_block(x, s);
 		if (g->len[i] == CHACHA_BLOCK) {
-			xor_words(g->out[i], g->in[i], x);
+			xor_blocks(g->out[i], g->in[i], s, 1);
 			continue;
 		}
-		for (uint32_t k = 0; k < g->len[i]; k++)
-			g->out[i][k] = g->in[i][k] ^ (uint8_t)(x[k / 4] >> (k % 4 * 8));
+		xor_blocks(stream, none, s, 1);
+		lanes_xor(g->out[i], g->in[i], stream, g->len[i]);
+		secret_erase(stream, sizeof(stream));
 	}
 	secret_erase(s, sizeof(s));
-	secret_erase(x, sizeof(x));
 }
 
 static void portable_xor_run(const uint8_t *key, const uint32_t nonce[3], uint32_t counter,
 			     const uint8_t *in, uint8_t *out, size_t blocks)
 {
-	uint32_t s[16], x[16];
+	uint32_t s[16];
 
 	state_init(s, key, counter, nonce[0], nonce[1], nonce[2]);
-	for (; blocks; blocks--, in += CHACHA_BLOCK, out += CHACHA_BLOCK) {
-		chacha_block(x, s);
-		xor_words(out, in, x);
-		s[12]++;
-	}
+	xor_blocks(out, in, s, blocks);
 	secret_erase(s, sizeof(s));
-	secret_erase(x, sizeof(x));
 }
 
 static bool portable_available(void)
