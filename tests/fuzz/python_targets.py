@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.fuzz.config import fuzz_config
+from tests.fuzz.netlink import fuzz_netlink
+from tests.fuzz.uapi import fuzz_uapi
 from wantastic.proxy.credentials import Credentials
 from wantastic.proxy.http import HttpProxy
 from wantastic.proxy.socks5 import Socks5Server, parse_datagram
@@ -28,6 +31,9 @@ def http_proxy(data: bytes) -> None:
 
 # "ROOM:NAME" -> the function
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "config:file": fuzz_config,
+    "device:netlink": fuzz_netlink,
+    "device:uapi": fuzz_uapi,
     "proxy:socks5": socks5,
     "proxy:http": http_proxy,
 }

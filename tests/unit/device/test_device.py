@@ -415,12 +415,18 @@ def test_a_bare_interface_follows_its_link() -> None:
     assert not bench.engine.is_up
 
 
-def test_a_deleted_link_ends_the_device() -> None:
+def test_a_deleted_interface_ends_the_device_and_a_moved_one_does_not() -> None:
+    """Both look alike from here: the link is gone. Only the TUN descriptor knows."""
+    from cext.engine.engine import EVENT_INNER_CLOSED, Event
+
     bench = Bench()
-    bench.start()
+    bench.device.start_bare("wg0")
     ended: list[bool] = []
     bench.device.closed_by_host = lambda: ended.append(True)
     bench.device.on_link(nl.LinkNotice(True, IFINDEX, "wg0", False, 1420))
+    assert bench.engine.is_up
+    assert ended == []
+    bench.device.on_event(Event(EVENT_INNER_CLOSED, b"", errno.EBADFD))
     assert ended == [True]
 
 
