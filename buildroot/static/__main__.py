@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from buildroot.static import testpython
-from buildroot.static.arches import ARCHES
+from buildroot.static import link, testpython
+from buildroot.static.arches import ARCHES, TRANSPORTS
 from buildroot.static.cache import BuildError, Cache
 from buildroot.static.rooms import ROOT
 from buildroot.static.sources import PINS, Sources
@@ -24,6 +24,12 @@ def main() -> int:
     test = commands.add_parser("test-qemu", help="run pytest under qemu-user")
     test.add_argument("--arch", choices=ARCHES, required=True)
     test.add_argument("arguments", nargs=argparse.REMAINDER, help="for pytest")
+    binary = commands.add_parser("binary", help="build the executable")
+    binary.add_argument("--arch", choices=ARCHES, default="x86_64")
+    binary.add_argument("--transport", choices=TRANSPORTS, help="default: the CPU's")
+    binary.add_argument("--features", default="", help="-room,-room: leave rooms out")
+    binary.add_argument("--update-modules", action="store_true", help="rewrite the module list")
+    binary.add_argument("--output", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
     cache = Cache(
         Path(os.environ.get("WANTASTIC_CACHE") or ROOT / "build" / "cache").resolve(), options.jobs
@@ -35,6 +41,14 @@ def main() -> int:
                 print(sources.fetch(pin))
             return 0
         tools = toolchain(cache, sources, ARCHES[options.arch])
+        if options.command == "binary":
+            transport = options.transport or tools.arch.default_transport
+            left_out = tuple(sorted(w[1:] for w in options.features.split(",") if w))
+            request = link.Request(transport, left_out)
+            folder = link.build(cache, sources, tools, request, update=options.update_modules)
+            name = f"wantasticd-{options.arch}-{transport}"
+            print(link.deliver(folder, options.output, name))
+            return 0
         arguments = [word for word in options.arguments if word != "--"]
         return testpython.run(cache, sources, tools, arguments or ["tests/native"])
     except BuildError as error:

@@ -9,12 +9,11 @@ copy.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
-from buildroot.static import cpython
-from buildroot.static.cache import BuildError, Cache, Unit, recipe_of
+from buildroot.static import cpython, symbols
+from buildroot.static.cache import Cache, Unit, recipe_of
 from buildroot.static.rooms import NativeModule
 from buildroot.static.sources import Sources
 from buildroot.static.toolchain import Toolchain
@@ -32,7 +31,7 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> list[Path]:
         "source": sources.pin("protobuf").sha256,
         "tools": tools.identity,
         "python": cpython.target(cache, sources, tools).name,
-        "recipe": recipe_of(sys.modules[__name__]),
+        "recipe": recipe_of(sys.modules[__name__], symbols),
     }
 
     def recipe(folder: Path) -> None:
@@ -51,10 +50,11 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> list[Path]:
         plain.mkdir(exist_ok=True)
         objects = cache.compile(plain, _units(files, source, command), env)
         header = folder / "prefix.h"
-        header.write_text(_prefix_header(objects))
+        header.write_text(symbols.prefix_header(symbols.defined(objects) - {MODULE.init}, PREFIX))
         changed = folder / "extensions.c"
         changed.write_text(
-            (source / EXTENSIONS).read_text().replace("upb_AllExts", f"{PREFIX}AllExts")
+            # Not longer than the old name: Mach-O section names have a limit that is asserted.
+            (source / EXTENSIONS).read_text().replace("upb_AllExts", "wtp_AllExts")
         )
         command = (*command, "-include", str(header), f"-I{source / 'google' / 'protobuf'}")
         renamed = [changed if path == source / EXTENSIONS else path for path in files]
@@ -70,15 +70,3 @@ def _units(files: list[Path], source: Path, command: tuple[str, ...]) -> list[Un
         inside = path.relative_to(source) if path.is_relative_to(source) else Path(path.name)
         units.append(Unit(path, "_".join(inside.with_suffix(".o").parts), command))
     return units
-
-
-def _prefix_header(objects: list[Path]) -> str:
-    """Return #defines for every global symbol that the objects define."""
-    listing = subprocess.run(
-        ["nm", "-g", "--defined-only", *objects], capture_output=True, text=True, check=True
-    ).stdout
-    rows = (line.split() for line in listing.splitlines())
-    names = sorted({row[2] for row in rows if len(row) == 3} - {MODULE.init})
-    if not names:
-        raise BuildError("nm found no symbol in protobuf's objects")
-    return "".join(f"#define {name} {PREFIX}{name}\n" for name in names)

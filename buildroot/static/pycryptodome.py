@@ -18,13 +18,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildroot.static import cpython
+from buildroot.static import cpython, symbols
 from buildroot.static.cache import BuildError, Cache, Unit, recipe_of
 from buildroot.static.rooms import NativeModule
 from buildroot.static.sources import Sources
 from buildroot.static.toolchain import Toolchain
 
 MODULE = NativeModule("Crypto.Util._static", "PyInit_Crypto__Util___static")
+PREFIX = "wt_pcd_"
 # Variants for instructions that a router may lack; packets never come here, so plain C will do.
 VARIANT = re.compile(r"(avx2|aesni|shani|bmi2|armv8|clmul|pmull)")
 PROTOTYPE = re.compile(r"([\w *]+?)\b(\w+)\s*\(([^()]*)\)\s*;")
@@ -269,6 +270,11 @@ def _libraries(source: Path) -> dict[str, list[str]]:
     return found
 
 
+def _units(source: Path, files: list[str], command: tuple[str, ...]) -> list[Unit]:
+    include = f"-I{source / 'src'}"
+    return [Unit(source / name, f"{Path(name).stem}.o", (*command, include)) for name in files]
+
+
 def build(
     cache: Cache, sources: Sources, tools: Toolchain, modules: Collection[str]
 ) -> tuple[list[Path], Path]:
@@ -279,7 +285,6 @@ def build(
     source = sources.unpack("pycryptodome")
     libraries = _libraries(source)
     chosen = [f for f in functions(source) if f.module in modules]
-    text = wrappers(chosen, libraries)
     arch = tools.arch
     defines = [
         "-DHAVE_STDINT_H",
@@ -292,8 +297,8 @@ def build(
         "source": sources.pin("pycryptodome").sha256,
         "tools": tools.identity,
         "python": cpython.target(cache, sources, tools).name,
-        "wrappers": text,
-        "recipe": recipe_of(sys.modules[__name__]),
+        "functions": sorted({f.name for f in chosen}),
+        "recipe": recipe_of(sys.modules[__name__], symbols),
     }
 
     def recipe(folder: Path) -> None:
@@ -301,12 +306,16 @@ def build(
         include = cpython.include_flags(cache, sources, tools)
         command = (tools.cc, *tools.common_flags(), "-std=gnu11", *defines, *include)
         files = sorted({name for names in libraries.values() for name in names})
-        units = [
-            Unit(source / name, f"{Path(name).stem}.o", (*command, f"-I{source / 'src'}"))
-            for name in files
-        ]
-        objects = cache.compile(folder, units, env)
+        first = folder / "plain"
+        first.mkdir(exist_ok=True)
+        objects = cache.compile(first, _units(source, files, command), env)
+        defined = symbols.defined(objects)
+        (folder / "prefix.h").write_text(symbols.prefix_header(defined, PREFIX))
+        command = (*command, "-include", str(folder / "prefix.h"))
+        objects = cache.compile(folder, _units(source, files, command), env)
         cache.run(folder / "log", [tools.ar, "rcs", folder / "libcrypto_c.a", *objects], env=env)
+        # A few prototypes have no function behind them, which a lazy loader never notices.
+        text = wrappers([f for f in chosen if f.name in defined], libraries)
         (folder / "wrappers.c").write_text(text)
         cache.compile(folder, [Unit(folder / "wrappers.c", "wrappers_static.o", command)], env)
 

@@ -2,7 +2,7 @@
 
 setup.py's conventions and Cython directives hold here too, so that what the unit tests see is what
 the executable has: every cext/ROOM/*.c goes into the archive, every cext/ROOM/*.pyx is a module.
-`testing.pyx` and `fuzz.pyx` serve tests only and stay out of the firmware executable.
+`testing*.pyx` and `fuzz*.pyx` serve tests only and stay out of the firmware executable.
 
 Modules of one name in two rooms would export the same PyInit function; each is renamed after its
 full path on the compiler's command line.
@@ -19,13 +19,15 @@ from pathlib import Path
 from Cython.Build import cythonize
 from Cython.Shadow import __version__ as CYTHON_VERSION
 
-from buildroot.static import cpython, openssl
+from buildroot.static import cpython, openssl, symbols
 from buildroot.static.cache import Cache, Unit, hash_tree, recipe_of
 from buildroot.static.sources import Sources
 from buildroot.static.toolchain import Toolchain
 
 ROOT = Path(__file__).resolve().parents[2]
-TEST_ONLY = ("testing.pyx", "testing_run.pyx", "fuzz.pyx")
+# OpenSSL and pycryptodome have functions of the same names as cext/crypto.
+PREFIX = "wt_"
+TEST_ONLY = ("testing", "fuzz")
 # What a 32-bit target can get wrong without a word. Other warnings are the native build's errors.
 ERRORS = (
     "-Werror=implicit-function-declaration",
@@ -55,7 +57,7 @@ class Rooms:
 def sources_of(*, with_tests: bool) -> list[Path]:
     """Return the .pyx files that are built."""
     found = sorted(ROOT.glob("cext/*/*.pyx"))
-    return [path for path in found if with_tests or path.name not in TEST_ONLY]
+    return [path for path in found if with_tests or not path.name.startswith(TEST_ONLY)]
 
 
 def module_name(pyx: Path) -> str:
@@ -88,14 +90,18 @@ def build(cache: Cache, sources: Sources, tools: Toolchain, *, with_tests: bool)
         "flags": flags,
         "python": cpython.target(cache, sources, tools).name,
         "openssl": openssl.build(cache, sources, tools).name,
-        "recipe": recipe_of(sys.modules[__name__]),
+        "recipe": recipe_of(sys.modules[__name__], symbols),
     }
 
     def recipe(folder: Path) -> None:
         env = tools.environment(cache)
         command = (tools.cc, f"-ffile-prefix-map={ROOT}=/build", *flags, *include)
-        native = [Unit(p, _object_of(p.relative_to(ROOT)), command) for p in plain]
-        objects = cache.compile(folder, native, env)
+        first = folder / "plain"
+        first.mkdir(exist_ok=True)
+        objects = cache.compile(first, _units(plain, command), env)
+        (folder / "prefix.h").write_text(symbols.prefix_header(symbols.defined(objects), PREFIX))
+        command = (*command, "-include", str(folder / "prefix.h"))
+        objects = cache.compile(folder, _units(plain, command), env)
         cache.run(folder / "log", [tools.ar, "rcs", folder / "libwantastic.a", *objects], env=env)
         modules = [
             Unit(
@@ -143,5 +149,8 @@ def translate(cache: Cache) -> Path:
     return cache.stage("rooms-c", inputs, recipe)
 
 
-def _object_of(path: Path) -> str:
-    return "_".join(path.with_suffix(".o").parts)
+def _units(sources: list[Path], command: tuple[str, ...]) -> list[Unit]:
+    return [
+        Unit(path, "_".join(path.relative_to(ROOT).with_suffix(".o").parts), command)
+        for path in sources
+    ]

@@ -1,0 +1,1 @@
+"""See ctypes beside this."""

@@ -1,0 +1,6 @@
+"""See the package."""
+
+
+def find_library(name: str) -> None:
+    """Return that there is none."""
+    return

@@ -1,0 +1,12 @@
+"""The program's first module: make imports and host names work here, then run the command line."""
+
+import sys
+
+import dotted
+import hostnames
+
+from wantastic.cli.main import main
+
+assert dotted
+assert hostnames
+sys.exit(main())

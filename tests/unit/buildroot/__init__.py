@@ -1,0 +1,1 @@
+"""Tests of buildroot/: the packages, and the program that builds the executable."""
