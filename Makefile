@@ -9,14 +9,15 @@ MINUTES ?= 1
 BUILD_PACKAGES := gcc libc6-dev make python3-dev python3-venv libssl-dev
 TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump ethtool \
 	wireguard-go wireguard-tools libfaketime libsodium-dev shellcheck qemu-user \
-	ncat iptables \
+	ncat iptables busybox systemd \
 	postgresql-15 chromium chromium-driver
-QEMU_PACKAGES  := $(BUILD_PACKAGES) dpkg-dev perl qemu-user
+BINARY_PACKAGES := $(BUILD_PACKAGES) binutils dpkg-dev patch perl xz-utils
+QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
 .PHONY: help build protos run test lint format bench bench-aead bench-tunnel bench-flood fuzz asan \
-	test-qemu clean
+	test-qemu binary image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +48,7 @@ lint: protos ## ruff, mypy --strict, cython-lint, compiler warnings, layering
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/cython-lint --no-pycodestyle cext
-	@shellcheck .ci/run .ci/need
+	@shellcheck .ci/run .ci/need buildroot/package/wantasticd/S60wantasticd
 	@$(PY) -m pytest tests/unit/test_layering.py
 
 format: $(STAMP) ## Let ruff lay out the Python files
@@ -78,6 +79,15 @@ asan: $(STAMP) ## The native tests under AddressSanitizer and UBSan
 test-qemu: $(STAMP) ## The native tests on another CPU by qemu-user: ARCH=mips|mipsel|armv7|aarch64
 	@$(NEED) $(QEMU_PACKAGES)
 	@$(PY) -m buildroot.static test-qemu --arch $(or $(ARCH),mips) -- $(or $(TESTS),tests/native)
+
+binary: $(STAMP) ## One static executable: ARCH=x86_64|aarch64|armv7|mipsel|mips TRANSPORT=grpcio|slim
+	@$(NEED) $(BINARY_PACKAGES)
+	@$(PY) -m buildroot.static binary --arch $(or $(ARCH),x86_64) \
+		$(if $(TRANSPORT),--transport $(TRANSPORT)) \
+		$(if $(FEATURES),--features=$(FEATURES)) $(if $(UPDATE_MODULES),--update-modules)
+
+image: $(STAMP) ## A firmware image: BOARD=malta|vexpress|aarch64_virt BUILDROOT=PATH
+	@$(PY) -m buildroot.image --board "$(or $(BOARD),malta)" --buildroot "$(BUILDROOT)"
 
 clean: ## Remove everything that was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
