@@ -30,7 +30,7 @@ from cext.host.loop cimport (
     loop_event,
     loop_wait,
 )
-from cext.host.thread cimport gate_close, gate_serve
+from cext.host.thread cimport gate_close, gate_serve, thread_prefer_latency
 from cext.wireguard.device cimport (
     WG_EVENT_ENDPOINT,
     WG_EVENT_HANDSHAKE,
@@ -138,6 +138,7 @@ cdef bint turn(engine_core *core, uint32_t tags) noexcept nogil:
 cdef void engine_main(void *argument) noexcept nogil:
     cdef engine_core *core = <engine_core *>argument
     cdef bint busy = False
+    thread_prefer_latency()
     while not core.stopping:
         busy = turn(core, wait(core, busy))
     gate_close(&core.gate)

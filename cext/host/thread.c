@@ -7,11 +7,16 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "host/loop.h"
 
 /* musl's default of 128 KiB is too small for message arrays plus crypto state. */
 #define STACK_BYTES (256u * 1024u)
+/* The shortest that the scheduler grants. */
+#define SLICE_NS 100000u
 
 struct start {
 	void (*main)(void *argument);
@@ -53,6 +58,31 @@ int thread_start(struct thread *t, void (*main)(void *argument), void *argument)
 	}
 	t->running = true;
 	return 0;
+}
+
+/* struct sched_attr of linux/sched/types.h, first version; libcs lack it. */
+struct scheduling {
+	uint32_t size;
+	uint32_t policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime_ns;
+	uint64_t deadline_ns;
+	uint64_t period_ns;
+};
+
+void thread_prefer_latency(void)
+{
+#ifdef SYS_sched_setattr
+	struct scheduling s = { .size = sizeof(s), .runtime_ns = SLICE_NS };
+
+	/* SCHED_FLAG_KEEP_PARAMS would keep the slice too; so nice is read first. */
+	errno = 0;
+	s.nice = getpriority(PRIO_PROCESS, 0);
+	if (errno == 0)
+		syscall(SYS_sched_setattr, 0, &s, 0);
+#endif
 }
 
 void thread_join(struct thread *t)

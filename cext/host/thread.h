@@ -22,6 +22,15 @@ int thread_start(struct thread *t, void (*main)(void *argument), void *argument)
 void thread_join(struct thread *t);
 
 /**
+ * thread_prefer_latency() - Ask the scheduler to run the calling thread soon and briefly
+ *
+ * A thread that waits for packets competes with programs that compute.  Linux
+ * 6.12 lets a thread trade a shorter slice for an earlier one; the share of the
+ * CPU stays the same.  Older kernels ignore it.
+ */
+void thread_prefer_latency(void);
+
+/**
  * DOC: Theory of operation - gate
  *
  * Other threads ask the thread that owns the data to do something by passing a

@@ -15,6 +15,7 @@ cdef extern from "host/thread.h" nogil:
 
     int thread_start(thread *t, void (*main)(void *argument) noexcept nogil, void *argument)
     void thread_join(thread *t)
+    void thread_prefer_latency()
     int gate_init(gate *g)
     void gate_destroy(gate *g)
     void gate_open(gate *g)
