@@ -45,7 +45,7 @@
  */
 
 /* Datagrams that wait to be sealed and sent together. */
-#define OUT_AREA_BYTES (3u * 65536u)
+#define OUT_AREA_BYTES (2u * 65536u)
 #define OUT_TURN_FLUSHES 2
 #define OUT_TURN_READS 256
 #define IN_TURN_ROUNDS 2
