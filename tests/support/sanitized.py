@@ -34,6 +34,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
             "PYTHONMALLOC": "malloc",
+            "PYCRYPTODOME_DISABLE_DEEPBIND": "1",  # ASan refuses to load libraries that way
             "WANTASTIC_VECTORS": str(
                 os.environ.get("WANTASTIC_VECTORS", ROOT.parent / "shared" / "vectors")
             ),
