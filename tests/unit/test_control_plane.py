@@ -25,7 +25,7 @@ from wantastic.control import auth_pb2 as pb
 from wantastic.control import methods
 from wantastic.control.configuration import Registration
 from wantastic.control.errors import RemoteError
-from wantastic.control.plane import ApplyReport
+from wantastic.control.report import ApplyReport
 from wantastic.control.transport import StatusError
 
 HOUR = 3600.0

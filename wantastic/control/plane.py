@@ -49,6 +49,7 @@ from wantastic.control.errors import (
     RemoteError,
     TransportError,
 )
+from wantastic.control.report import ApplyReport
 
 POLL_S: Final = 300.0
 MIN_POLL_S: Final = 5.0
@@ -113,18 +114,6 @@ class Options:
     facts: Facts = Facts()
     clock_floor_unix_s: float = 0.0
     """The wall clock cannot be before this: build time, saved floor."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyReport:
-    """What became of the server's configuration."""
-
-    applied_version: int = 0
-    failed_version: int = 0
-    code: str = ""
-    """A key of APPLY_CODES; empty: nothing failed."""
-    reason: str = ""
-    public_key: bytes = b""
 
 
 class _Forgotten(Exception):

@@ -18,7 +18,7 @@ only then forgets the other.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -41,9 +41,14 @@ class Journal:
 
     current: bytes = field(repr=False)
     coming: bytes | None = field(default=None, repr=False)
+    since_unix_s: int = 0
+    """When the current key came into force; 0: not known."""
 
     def render(self) -> bytes:
-        value = {"private_key": encode_key(self.current)}
+        """Return the form on flash, which a reader of `private_key` alone understands."""
+        value: dict[str, str | int] = {"private_key": encode_key(self.current)}
+        if self.since_unix_s:
+            value["since_unix_s"] = self.since_unix_s
         if self.coming:
             value["coming_private_key"] = encode_key(self.coming)
         return json.dumps(value).encode()
@@ -54,8 +59,12 @@ class Journal:
         try:
             value = json.loads(data)
             coming = value.get("coming_private_key")
-            return cls(decode_key(value["private_key"]), decode_key(coming) if coming else None)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls(
+                decode_key(value["private_key"]),
+                decode_key(coming) if coming else None,
+                int(value.get("since_unix_s", 0)),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return None
 
 
@@ -114,7 +123,7 @@ class Rotation:
         if self.state is not RotationState.STEADY:
             return ()
         self._enter(RotationState.PREPARED)
-        self.journal = Journal(self.journal.current, coming)
+        self.journal = replace(self.journal, coming=coming)
         return (Save(self.journal), Register(self.journal.current, coming))
 
     def registered(self, now_s: float) -> tuple[Step, ...]:
@@ -131,12 +140,18 @@ class Rotation:
             return ()
         return self._settle(self.journal.current)
 
-    def handshake(self) -> tuple[Step, ...]:
+    def abandon(self) -> None:
+        """The journal of a rotation that was just ordered could not be saved: forget it."""
+        if self.state is RotationState.PREPARED:
+            self.journal = replace(self.journal, coming=None)
+            self._enter(RotationState.STEADY)
+
+    def handshake(self, unix_s: int = 0) -> tuple[Step, ...]:
         """A handshake completed with the key in use."""
         if self.state in (RotationState.STEADY, RotationState.PREPARED):
             return ()
         failed = self.state is RotationState.ROLLING_BACK
-        return (*self._settle(self.in_use), Report(self.in_use, failed))
+        return (*self._settle(self.in_use, unix_s), Report(self.in_use, failed))
 
     def tick(self, now_s: float) -> tuple[Step, ...]:
         """Time passed."""
@@ -156,9 +171,10 @@ class Rotation:
     def poll_at(self) -> float | None:
         return self._deadline_s
 
-    def _settle(self, key: bytes) -> tuple[Step, ...]:
+    def _settle(self, key: bytes, unix_s: int = 0) -> tuple[Step, ...]:
         self._enter(RotationState.STEADY)
-        self.journal = Journal(key)
+        since = self.journal.since_unix_s if key == self.journal.current else unix_s
+        self.journal = Journal(key, None, since)
         self.in_use = key
         return (Save(self.journal),)
 
