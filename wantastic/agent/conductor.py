@@ -51,6 +51,8 @@ from wantastic.control.trial import Keep, Revert, Trial
 ALIVE_S: Final = 180.0
 """A session that is older has run out (REJECT_AFTER_TIME)."""
 ROTATION_RETRY_S: Final = 3600.0
+NUDGE_S: Final = 5.0
+"""How often a handshake is asked for while one is needed (REKEY_TIMEOUT)."""
 CLOCK_TOLERANCE_S: Final = 300.0
 
 
@@ -166,6 +168,7 @@ class Conductor:
         self._control_fault = ""
         self._health: set[str] = set()
         self._report = ApplyReport()
+        self._nudge_at_s = now() + NUDGE_S
 
     # -- Life -------------------------------------------------------------------------
 
@@ -230,6 +233,7 @@ class Conductor:
 
     def forgotten(self, error: ControlError) -> None:
         self._event(Event.FORGOTTEN)
+        self.trouble(error)
 
     def trouble(self, error: ControlError) -> None:
         """The control plane failed; the tunnel stays as it is."""
@@ -348,6 +352,11 @@ class Conductor:
         """Look after what waits for time; call it every second or so."""
         if revert := self._trial.tick(self._now()):
             self._revert(revert)
+        if self._now() >= self._nudge_at_s:
+            self._nudge_at_s = self._now() + NUDGE_S
+            on_trial = self._trial.poll_at() is not None or self._rotation.poll_at() is not None
+            if on_trial or self._tunnel.handshake_age_s() is None:
+                self._tunnel.initiate_handshakes()
         self._do(self._rotation.tick(self._now()))
         if self._expire_at_unix_s and self._unix() >= self._expire_at_unix_s:
             self._expire_at_unix_s = 0
@@ -413,8 +422,10 @@ class Conductor:
         for step_ in steps:
             match step_:
                 case Save(journal):
-                    if not self._save(self._flash.identity, journal.render()):
-                        # A key that is not on flash must not be announced.
+                    saved = self._save(self._flash.identity, journal.render())
+                    if not saved and self._rotation.state is RotationState.PREPARED:
+                        # A key that is not on flash must not be announced. (A journal that
+                        # still has both keys after the end of a rotation is harmless.)
                         self._rotation.abandon()
                         self._rotate_at_s = self._now() + ROTATION_RETRY_S
                         return

@@ -96,6 +96,7 @@ class Device:
         self.link_up = False
         self.tun_features: tuple[str, ...] = ()
         self.closed_by_host: Callable[[], None] = lambda: None
+        self.shook_hands: Callable[[bytes], None] = lambda public_key: None
         self.peers = PeerDirector(engine, resolver, store, conditions, log)
         self._host = host
         self._store = store
@@ -416,6 +417,7 @@ class Device:
         self._log.debug("handshake completed", peer=event.public_key)
         self._conditions.clear("socket_failed")
         self.peers.on_handshake(event.public_key)
+        self.shook_hands(event.public_key)
 
     def _on_given_up(self, event: Event) -> None:
         self._log.info("no answer to handshakes", peer=event.public_key)

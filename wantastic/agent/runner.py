@@ -1,0 +1,334 @@
+"""The agent as a process: the device's service, with the control plane joined to it.
+
+    run(command, override, log) -> exit status
+
+The tunnel starts first, from the file and the cached configuration; the control plane is
+imported afterwards. SIGTERM and SIGINT end the agent cleanly, SIGHUP reads the file
+again and applies the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, Protocol
+
+from wantastic.agent.conductor import Conductor, Flash
+from wantastic.config.errors import ConfigError
+from wantastic.config.load import load_config
+from wantastic.config.model import Config, HostPort
+from wantastic.config.parse import Parsed
+from wantastic.control.configuration import NOT_REGISTERED, Received
+from wantastic.control.credentials import Credentials
+from wantastic.control.errors import ControlError
+from wantastic.control.rotation import Journal
+from wantastic.device.device import StartError
+from wantastic.device.service import Plan, Service, World, real_world
+from wantastic.store.record import Record, StoreError
+from wantastic.store.store import Store
+from wantastic.telemetry.log import Log
+from wantastic.version import BUILD_UNIX_NS
+
+if TYPE_CHECKING:
+    from wantastic.agent.uplink import Uplink
+
+DEFAULT_SERVER: Final = HostPort("auth.wantastic.app", 443)
+TICK_S: Final = 1.0
+MAX_NUDGED: Final = 16
+WITHOUT_FILE: Final = "(no configuration file)"
+
+# Kept equal to wantastic.cli.exits, which this room must not import.
+EXIT_STATUS: Final[dict[type[BaseException], int]] = {
+    ConfigError: 3,
+    ControlError: 3,
+    StartError: 4,
+    PermissionError: 4,
+    StoreError: 8,
+}
+
+
+class Command(Protocol):
+    """The part of the command line that matters here; wantastic.cli.args.Run is one."""
+
+    @property
+    def config_path(self) -> str: ...
+    @property
+    def auth_url(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def token_file(self) -> str: ...
+
+
+class DeviceTunnel:
+    """The device as the conductor sees it."""
+
+    def __init__(self, service: AgentService) -> None:
+        self._service = service
+        self.last_handshake_s: float | None = None
+
+    def apply(self, config: Config, private_key: bytes) -> int:
+        return self._service.apply_now(config, private_key)
+
+    def handshake_age_s(self) -> float | None:
+        if self.last_handshake_s is None:
+            return None
+        return time.monotonic() - self.last_handshake_s
+
+    def initiate_handshakes(self) -> bool:
+        device = self._service.device
+        dialled = [p.public_key for p in device.engine.status().peers if p.endpoint]
+        for public_key in dialled[:MAX_NUDGED]:
+            device.engine.initiate_handshake(public_key)
+        return any(peer.endpoint for peer in self._service.config.all_peers)
+
+
+class KeptInFile:
+    """The place of a key that the configuration file holds: it is not ours to write."""
+
+    def write(self, payload: bytes) -> bool:
+        return False
+
+
+class IdentityRecord:
+    """The identity on flash; two copies, since it can never be made again."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def write(self, payload: bytes) -> bool:
+        changed = self._record.write(payload)
+        if changed:
+            self._record.keep_copy()
+        return changed
+
+
+class AgentService(Service):
+    """A device's service that follows a control server."""
+
+    def __init__(
+        self,
+        command: Command,
+        override: Callable[[Config], Config],
+        log: Log,
+        world: World,
+    ) -> None:
+        path = command.config_path or WITHOUT_FILE
+        super().__init__(Plan(config_path=path, override=override), log, world)
+        self._command = command
+        self._file = Config()
+        self._conductor: Conductor | None = None
+        self._tunnel = DeviceTunnel(self)
+        self._held: Received | None = None
+        self._uplink: Uplink | None = None
+        self._uplink_task: asyncio.Task[None] | None = None
+        self._unix_s = lambda: world.unix_ns() / 1e9
+
+    # -- Life -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await super().start()
+        self.device.shook_hands = self._handshake
+        asyncio.get_running_loop().call_later(TICK_S, self._tick_agent)
+        self._start_uplink()
+
+    def _load(self) -> bytes | None:
+        """Read the file, the identity and the cache; return the private key to start with."""
+        self._file = self._read_file()
+        store = self.store = Store(self._file.state_dir)
+        journal = self._journal(store)
+        credentials = self._credentials(store)
+        cached = store.record("configuration").read() if self._server() else None
+        self._held = Received.parse(cached) if cached else None
+        flash = Flash(
+            store.record("configuration"),
+            KeptInFile() if self._file.private_key else IdentityRecord(store.record("identity")),
+        )
+        self._conductor = Conductor(
+            self._file,
+            journal,
+            self._tunnel,
+            flash,
+            self.conditions,
+            self.log,
+            now=time.monotonic,
+            unix=self._unix_s,
+            random=random.random,
+            entropy=os.urandom,
+        )
+        registration = credentials.registration if credentials else NOT_REGISTERED
+        self.config, key = self._conductor.start(self._held, registration)
+        if self._conductor.received is None:
+            self._held = None
+        for notice in store.notices:
+            self.log.warning("state", notice=notice)
+        store.notices.clear()
+        return key
+
+    def _read_file(self) -> Config:
+        parsed = Parsed(Config(), ())
+        if self._command.config_path:
+            parsed = load_config(self._command.config_path)
+        config = self.plan.override(parsed.config)
+        self.log.configure(config.log)
+        self.log.hide(config.auth.token, self._command.token)
+        for warning in parsed.warnings:
+            self.log.warning("configuration", field=warning.path, warning=warning.text)
+        return config
+
+    def _journal(self, store: Store) -> Journal:
+        if self._file.private_key:
+            return Journal(self._file.private_key)
+        data = store.record("identity").read()
+        found = Journal.parse(data) if data else None
+        return found or Journal(store.make_identity())
+
+    def _credentials(self, store: Store) -> Credentials | None:
+        """Return the stored credentials when they are for the server that is wanted."""
+        server = self._server()
+        data = store.record("credentials").read() if server else None
+        found = Credentials.parse(data) if data else None
+        return found if found and found.server == str(server) else None
+
+    def _server(self) -> HostPort | None:
+        """Return the control server; None when nothing asks for one."""
+        if self._file.auth.server_url:
+            return self._file.auth.server_url
+        command = self._command
+        enrols = command.auth_url or command.token or command.token_file
+        asks = self._file.auth.auth_url or self._file.auth.token or self._file.auth.token_file
+        return DEFAULT_SERVER if enrols or asks else None
+
+    async def close(self) -> None:
+        if self._uplink_task:
+            self._uplink_task.cancel()
+            await asyncio.gather(self._uplink_task, return_exceptions=True)
+        if self._conductor:
+            self._conductor.stop()
+        await super().close()
+
+    # -- The control plane ------------------------------------------------------------
+
+    def _start_uplink(self) -> None:
+        if self._server() is not None:
+            self._uplink_task = asyncio.ensure_future(self._run_uplink())
+
+    async def _run_uplink(self) -> None:
+        """Import the control plane off the loop, and run it."""
+        server, conductor, store = self._server(), self._conductor, self.store
+        assert server is not None
+        assert conductor is not None
+        assert store is not None
+        uplink = await asyncio.to_thread(_import_uplink)
+        auth, command = self._file.auth, self._command
+        flagged = command.auth_url or command.token or command.token_file
+        self._uplink = uplink.Uplink(
+            self._file,
+            uplink.Enrolment(
+                server,
+                auth_url=command.auth_url if flagged else auth.auth_url,
+                token=command.token if flagged else auth.token,
+                token_file=command.token_file if flagged else auth.token_file,
+            ),
+            conductor,
+            store,
+            self.log,
+            held=self._held,
+            random=random.random,
+            unix=self._unix_s,
+            clock_floor_unix_s=BUILD_UNIX_NS / 1e9,
+        )
+        conductor.server = self._uplink
+        await self._uplink.run()
+
+    # -- What happens -----------------------------------------------------------------
+
+    def _handshake(self, public_key: bytes) -> None:
+        self._tunnel.last_handshake_s = time.monotonic()
+        if self._conductor:
+            self._conductor.handshake(public_key)
+
+    def _tick_agent(self) -> None:
+        if self._stop.is_set() or self._conductor is None:
+            return
+        self._conductor.tick()
+        if self._uplink:
+            self._uplink.tick()
+        asyncio.get_running_loop().call_later(TICK_S, self._tick_agent)
+
+    def apply_now(self, config: Config, private_key: bytes) -> int:
+        """Run another configuration with a key."""
+        self.config = config
+        return self.device.apply(config, private_key)
+
+    def reload(self) -> None:
+        """Read the file again and do what differs; a wrong file changes nothing."""
+        before = self._file
+        try:
+            self._file = self._read_file()
+        except (ConfigError, OSError) as error:
+            self._file = before
+            remedy = "Correct it and send SIGHUP again; what ran goes on."
+            self.conditions.set("reload_failed", "error", str(error), remedy)
+            return
+        self.conditions.clear("reload_failed")
+        assert self._conductor is not None
+        self.device.on_reload()
+        changes = self._conductor.reload(self._file)
+        self.log.info("configuration read again", changes=changes)
+        if before.auth != self._file.auth:
+            self._restart_uplink()
+
+    def _restart_uplink(self) -> None:
+        """The control server or the way to it changed."""
+        if self._uplink_task:
+            self._uplink_task.cancel()
+        self._uplink = None
+        if self._conductor:
+            self._held = self._conductor.received
+        self._start_uplink()
+
+    def more_status(self) -> dict[str, object]:
+        more: dict[str, object] = {}
+        if self._conductor:
+            more["agent"] = self._conductor.status()
+        if self._uplink:
+            more["control"] = self._uplink.status()
+        return more
+
+
+def _import_uplink() -> ModuleType:
+    from wantastic.agent import uplink
+
+    return uplink
+
+
+async def serve(service: AgentService, ready: Callable[[], None]) -> None:
+    """Run an agent until a signal or the host ends it."""
+    await service.start()
+    try:
+        ready()
+        await service.run()
+    finally:
+        with contextlib.suppress(asyncio.CancelledError):
+            await service.close()
+
+
+def run(command: Command, override: Callable[[Config], Config], log: Log) -> int:
+    """Run the agent; return the exit status."""
+
+    async def main() -> None:
+        await serve(AgentService(command, override, log, real_world()), ready=lambda: None)
+
+    try:
+        asyncio.run(main())
+    except tuple(EXIT_STATUS) as error:
+        sys.stderr.write(f"wantasticd: {error}\n")
+        return next(code for kind, code in EXIT_STATUS.items() if isinstance(error, kind))
+    return 0
