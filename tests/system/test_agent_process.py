@@ -163,7 +163,8 @@ def test_enrol_run_cold_start_and_removal(scene: Scene, transport: str) -> None:
     handshake = scene.status()["peers"][0]["last_handshake_unix_ns"]
     agent.send_signal(signal.SIGHUP)
     assert eventually(lambda: "configuration read again" in scene.log.read_text())
-    assert scene.status()["peers"][0]["last_handshake_unix_ns"] == handshake
+    again = scene.status()["peers"][0]["last_handshake_unix_ns"]
+    assert abs(again - handshake) < 10**6  # the two clocks are compared anew each time
 
     # The operator removes the device: it says so, and keeps trying seldom.
     device = scene.status()["control"]["device_id"]
