@@ -120,7 +120,9 @@ class AgentService(Service):
         world: World,
     ) -> None:
         path = command.config_path or WITHOUT_FILE
-        super().__init__(Plan(config_path=path, override=override), log, world)
+        super().__init__(
+            Plan(config_path=path, override=override, control_built_in=True), log, world
+        )
         self._command = command
         self._file = Config()
         self._conductor: Conductor | None = None
@@ -281,6 +283,7 @@ class AgentService(Service):
         assert self._conductor is not None
         self.device.on_reload()
         changes = self._conductor.reload(self._file)
+        self._judge_features()
         self.log.info("configuration read again", changes=changes)
         if before.auth != self._file.auth:
             self._restart_uplink()
