@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 DEFAULT_SERVER: Final = HostPort("auth.wantastic.app", 443)
 TICK_S: Final = 1.0
 MAX_NUDGED: Final = 16
-WITHOUT_FILE: Final = "(no configuration file)"
 
 # Kept equal to wantastic.cli.exits, which this room must not import.
 EXIT_STATUS: Final[dict[type[BaseException], int]] = {
@@ -119,10 +118,14 @@ class AgentService(Service):
         log: Log,
         world: World,
     ) -> None:
-        path = command.config_path or WITHOUT_FILE
-        super().__init__(
-            Plan(config_path=path, override=override, control_built_in=True), log, world
+        path = command.config_path
+        plan = Plan(
+            config_path=path,
+            config=None if path else Config(),
+            override=override,
+            control_built_in=True,
         )
+        super().__init__(plan, log, world)
         self._command = command
         self._file = Config()
         self._conductor: Conductor | None = None
