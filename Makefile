@@ -7,7 +7,7 @@ NEED    := .ci/need
 MINUTES ?= 1
 
 BUILD_PACKAGES := gcc libc6-dev make python3-dev python3-venv libssl-dev
-TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump ethtool \
+TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump \
 	wireguard-go wireguard-tools libfaketime libsodium-dev shellcheck qemu-user \
 	ncat iptables busybox systemd \
 	postgresql-15 chromium chromium-driver

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from cext.crypto.primitives import x25519_public
 from cext.engine import engine as module
+from tests.support import old_kernel
 from tests.support.engine_pair import secret, wait_until
 from tests.support.engine_process import EngineProcess
 from tests.support.netns import Lab, Namespace, available, pair
@@ -66,9 +68,10 @@ class Side:
 class Sides:
     """Both sides, joined by veth."""
 
-    def __init__(self, left: list[str], right: list[str], outer: int = 4) -> None:
+    def __init__(self, left: list[str], right: list[str], outer: int = 4, **more: object) -> None:
         self.disable = (left, right)
         self.outer = outer
+        self.more = more
 
     def __enter__(self) -> tuple[Side, Side]:
         self.pair = pair("eng")
@@ -76,7 +79,7 @@ class Sides:
         self.engines: list[EngineProcess] = []
         sides = []
         for i, space in enumerate(spaces):
-            engine = EngineProcess(space.name, disable=self.disable[i])
+            engine = EngineProcess(space.name, disable=self.disable[i], **self.more)
             self.engines.append(engine)
             sides.append(Side(i + 1, space, engine))
             sides[-1].bring_up()
@@ -288,13 +291,39 @@ def test_another_namespace_holds_the_device() -> None:
             os.close(fd)
 
 
-def test_a_device_without_checksum_offload(sides: tuple[Side, Side]) -> None:
-    """UDP_SEGMENT fails with EIO there; the run goes out one by one."""
+def test_a_device_without_checksum_offload(tmp_path: Path) -> None:
+    """UDP_SEGMENT fails with EIO there: the run goes out one by one, and so does the rest."""
+    library = tmp_path / "eio.so"
+    source = Path(__file__).parents[1] / "support" / "no_checksum_offload.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    with Sides([], [], preload=str(library)) as (a, b):
+        assert a.engine.features()["udp_gso"]
+        carry(a, b, "10.9.0.2", 4 << 20)
+        assert not a.engine.features()["udp_gso"]
+        assert a.engine.drops().get("host_send_failed", 0) == 0
+
+
+def test_a_path_smaller_than_the_segments(sides: tuple[Side, Side]) -> None:
+    """UDP_SEGMENT fails with EINVAL there: the datagrams are fragmented, GSO stays."""
     a, b = sides
-    a.ping("10.9.0.2")
-    a.space.run("ethtool", "-K", "eth0", "tx", "off")
-    carry(a, b, "10.9.0.2", 4 << 20)
+    for side in sides:
+        side.space.run("ip", "link", "set", "eth0", "mtu", "1300")
+    carry(a, b, "10.9.0.2", 1 << 20)
+    carry(b, a, "fd09::1", 1 << 20)
+    assert a.engine.features()["udp_gso"]
     assert a.engine.drops().get("host_send_failed", 0) == 0
+
+
+@pytest.mark.skipif(not old_kernel.available(), reason="no system call numbers for this machine")
+def test_on_a_kernel_of_the_3_10_era() -> None:
+    with Sides(["vnet_hdr", "tso", "uso", "gso_max"], [], old_kernel=True) as (a, b):
+        features = a.engine.features()
+        assert not any(features[name] for name in ("mmsg", "udp_gso", "udp_gro"))
+        a.ping("10.9.0.2")
+        carry(a, b, "10.9.0.2", 2 << 20)
+        carry(b, a, "fd09::1", 2 << 20)
+        statistics = a.engine.statistics()
+        assert statistics["udp_receive_calls"] >= statistics["udp_receive_buffers"]
 
 
 def test_wireguard_go_at_the_other_end() -> None:

@@ -46,8 +46,18 @@ class EngineError(RuntimeError):
 class EngineProcess:
     """The near side: each method call is one line there and back."""
 
-    def __init__(self, netns: str | None = None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        netns: str | None = None,
+        old_kernel: bool = False,
+        preload: str | None = None,
+        **arguments: Any,
+    ) -> None:
         command = [sys.executable, "-m", "tests.support.engine_process"]
+        if old_kernel:
+            command.append("old_kernel")
+        if preload:
+            command = ["env", f"LD_PRELOAD={preload}", *command]
         if netns:
             command = ["ip", "netns", "exec", netns, *command]
         self.process = subprocess.Popen(
@@ -100,6 +110,10 @@ def serve() -> None:
     """The far side."""
     from cext.engine import engine as module
 
+    if "old_kernel" in sys.argv[1:]:
+        from tests.support.old_kernel import pretend
+
+        pretend()
     engine: Any = None
     for line in sys.stdin:
         method, args, kwargs = decode(json.loads(line))
