@@ -18,6 +18,8 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 LARGEST_WINDOW = (1 << 31) - 1
 FIRST_WINDOW = 65_535
+# Below what servers allow; what is due beyond it waits here.
+MAX_STREAMS = 90
 
 # Called with the message, or None when the call failed.
 Done = Callable[[bytes | None], None]
@@ -60,7 +62,7 @@ class Connection(asyncio.Protocol):
     def call(self, headers: bytes, message: bytes, done: Done) -> None:
         """Send a request whose header block is made already."""
         body = b"\x00" + len(message).to_bytes(4, "big") + message
-        if len(body) > self._window:
+        if len(body) > self._window or len(self._calls) >= MAX_STREAMS:
             self._held.append((headers, message, done))
             return
         assert self._transport is not None
@@ -99,15 +101,24 @@ class Connection(asyncio.Protocol):
             done = self._calls.pop(number, None)
             if done is not None:
                 done(None if message is None or kind == RST_STREAM else message[5:])
+                self._release()
         elif kind == SETTINGS and not flags & ACK:
             self._write(_frame(SETTINGS, ACK, 0, b""))
         elif kind == PING and not flags & ACK:
             self._write(_frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE and number == 0:
             self._window += int.from_bytes(payload, "big") & LARGEST_WINDOW
-            held, self._held = self._held, deque()
-            for headers, message, done in held:
-                self.call(headers, message, done)
+            self._release()
+
+    def _release(self) -> None:
+        """Send what was held back, as far as it goes."""
+        while self._held and len(self._calls) < MAX_STREAMS:
+            before = len(self._held)
+            self.call(*self._held.popleft())
+            if len(self._held) >= before:
+                # No window yet: call() put it back, at the end.
+                self._held.rotate(1)
+                return
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:

@@ -347,6 +347,47 @@ def test_draining_lets_everybody_go_and_loses_nothing(tmp_path: Path) -> None:
     assert next(r for r in rows if r["device_id"] == "d0")["applied_version"] == 7
 
 
+def test_what_was_acknowledged_survives_being_killed(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    support.set_gateway(state)
+    token = support.new_token(state, "--reusable")
+    acknowledged: dict[str, str] = {}
+    for round_number in range(6):
+        with (
+            support.serving(state, "--insecure", name=f"round-{round_number}") as server,
+            grpc.insecure_channel(server.target) as channel,
+        ):
+            caller = Caller(channel)
+
+            def register(number: int, caller: Caller = caller, r: int = round_number) -> None:
+                name = f"d{r}-{number}"
+                try:
+                    registered = caller.register(token, name, key())
+                except grpc.RpcError:
+                    return
+                acknowledged[name] = registered.token
+
+            with ThreadPoolExecutor(8) as pool:
+                jobs = [pool.submit(register, number) for number in range(400)]
+                wanted = len(acknowledged) + 15
+                while len(acknowledged) < wanted:
+                    time.sleep(0.01)
+                server.process.kill()
+                server.process.wait()
+                for job in jobs:
+                    job.cancel()
+    with support.serving(state, "--insecure", name="last") as server:
+        with grpc.insecure_channel(server.target) as channel:
+            caller = Caller(channel)
+            addresses = {
+                caller.configuration(t).configuration.addresses.addresses[0]
+                for t in acknowledged.values()
+            }
+        assert len(addresses) == len(acknowledged) >= 90
+    stored = {row["device_id"] for row in operate(state, "device", "list")}
+    assert set(acknowledged) <= stored
+
+
 def test_insecure_is_for_loopback_only(tmp_path: Path) -> None:
     public = ("--insecure", "--listen", "0.0.0.0:0")
     with (

@@ -171,7 +171,10 @@ def gateway_list(transaction: Transaction, _args: argparse.Namespace) -> list[Ro
 
 def _settings(path: Path) -> TenantSettings:
     try:
-        settings = TenantSettings.from_json(json.loads(path.read_text()))
+        given = json.loads(path.read_text())
+        if not isinstance(given, dict):
+            raise ValueError("settings are a JSON object")
+        settings = TenantSettings.from_json(given)
     except OSError as error:
         raise Refused(RefusalCode.INVALID_REQUEST, f"{path}: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError) as error:
