@@ -356,6 +356,23 @@ def test_the_exit_node_can_only_become_narrower() -> None:
     assert not world.tunnel.configs[-1].exit_node.enabled
 
 
+def test_each_endpoint_of_a_peer_is_tried_in_turn_until_one_answers() -> None:
+    places = ["192.0.2.1:1", "192.0.2.2:2", "[2001:db8::3]:3"]
+    world = World().enrol(received(1, stated(peer={"endpoints": places})))
+    world.tunnel.answering.clear()
+    seen = []
+    for _ in range(100):
+        world.run_for(1)
+        if not seen or seen[-1] != str(world.peer.endpoint):
+            seen.append(str(world.peer.endpoint))
+    assert seen[:4] == [*places, places[0]]
+    world.tunnel.answering.update(GATEWAYS)
+    world.run_for(30)
+    settled = world.peer.endpoint
+    world.run_for(HOUR)
+    assert world.peer.endpoint == settled
+
+
 # ---- Conditions and states ----------------------------------------------------------
 
 

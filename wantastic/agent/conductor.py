@@ -53,6 +53,8 @@ ALIVE_S: Final = 180.0
 ROTATION_RETRY_S: Final = 3600.0
 NUDGE_S: Final = 5.0
 """How often a handshake is asked for while one is needed (REKEY_TIMEOUT)."""
+ENDPOINT_S: Final = 20.0
+"""How long one endpoint of a peer that has several is given to answer."""
 CLOCK_TOLERANCE_S: Final = 300.0
 
 
@@ -169,6 +171,7 @@ class Conductor:
         self._health: set[str] = set()
         self._report = ApplyReport()
         self._nudge_at_s = now() + NUDGE_S
+        self._endpoint_since_s = now()
 
     # -- Life -------------------------------------------------------------------------
 
@@ -184,7 +187,8 @@ class Conductor:
         self._plan_rotation()
         configured = bool(self._running.effective.config.all_peers)
         self._event(Event.STARTED_CONFIGURED if configured else Event.STARTED_EMPTY)
-        self._report = ApplyReport(self._running.version, public_key=self.public_key)
+        # Without the public key, which costs a slow import: the tunnel comes first.
+        self._report = ApplyReport(self._running.version)
         return self._running.effective.config, self._rotation.in_use
 
     def _effective_or_file(self, cached: Received | None) -> Running:
@@ -328,8 +332,34 @@ class Conductor:
         self._report = replace(self._report, public_key=self.public_key)
         self.server.report(self._report)
 
+    def _try_other_endpoints(self) -> None:
+        """A peer may have several places: when none of them answers, try the next ones.
+
+        (The addresses behind one name are the device's business.)
+        """
+        effective = self._running.effective
+        if not effective.other_endpoints or self._is_alive():
+            self._endpoint_since_s = self._now()
+            return
+        if self._now() < self._endpoint_since_s + ENDPOINT_S:
+            return
+        self._endpoint_since_s = self._now()
+        others = dict(effective.other_endpoints)
+        peers = []
+        for peer in effective.config.peers:
+            if peer.endpoint and (waiting := others.get(peer.public_key)):
+                others[peer.public_key] = (*waiting[1:], peer.endpoint)
+                peer = replace(peer, endpoint=waiting[0])
+            peers.append(peer)
+        config = replace(effective.config, peers=tuple(peers))
+        moved = replace(effective, config=config, other_endpoints=others)
+        self._running = replace(self._running, effective=moved)
+        self._tunnel.apply(config, self._rotation.in_use)
+        self._tunnel.initiate_handshakes()
+
     def _follow(self, effective: Effective) -> None:
         """Take over what goes with a configuration besides the tunnel itself."""
+        self._endpoint_since_s = self._now()
         self._expire_at_unix_s = effective.expires_unix_s
         found = {entry["code"]: entry for entry in effective.health}
         for code in self._health - found.keys():
@@ -357,6 +387,7 @@ class Conductor:
             on_trial = self._trial.poll_at() is not None or self._rotation.poll_at() is not None
             if on_trial or self._tunnel.handshake_age_s() is None:
                 self._tunnel.initiate_handshakes()
+            self._try_other_endpoints()
         self._do(self._rotation.tick(self._now()))
         if self._expire_at_unix_s and self._unix() >= self._expire_at_unix_s:
             self._expire_at_unix_s = 0

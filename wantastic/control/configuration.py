@@ -128,8 +128,8 @@ def overlay(
     if registration.server_key and "peers" not in statement:
         gateway = _registered_peer(registration)
         result = replace(result, server=_with_files_extras(gateway, config.server))
+    routes = _routes(statement)
     if "peers" in statement:
-        routes = _routes(statement)
         peers = []
         for index, entry in enumerate(_list(statement, "peers", MAX_PEERS)):
             peer, more, expires = _peer(f"peers[{index}]", entry, routes)
