@@ -16,7 +16,7 @@ QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
-.PHONY: help build protos run test lint format bench bench-aead bench-tunnel bench-flood fuzz asan \
+.PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-flood fuzz asan \
 	test-qemu binary image clean
 
 help: ## Show this list
@@ -71,6 +71,10 @@ bench-flood: build ## Handshake floods against us and wireguard-go (root)
 fuzz: $(STAMP) ## Every fuzz target for MINUTES=1; TARGET=room:name for one
 	@$(NEED) $(FUZZ_PACKAGES)
 	@$(PY) -m tests.fuzz.run --minutes $(MINUTES) $(addprefix --target ,$(TARGET))
+
+soak: build ## Ten minutes of traffic, memory must stay flat (root); WANTASTIC_SOAK_S for longer
+	@$(NEED) $(TEST_PACKAGES)
+	@$(PY) -m pytest tests/interop/soak.py
 
 asan: $(STAMP) ## The native tests under AddressSanitizer and UBSan
 	@$(NEED) $(BUILD_PACKAGES)

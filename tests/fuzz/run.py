@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fuzz.python_targets import TARGETS as PYTHON_TARGETS
@@ -165,12 +166,17 @@ def main() -> int:
     if native:
         print("Building the native rooms with clang, libFuzzer, ASan and UBSan", flush=True)
         host = build()
-    for target in [*native, *python]:
-        ok, line = (
+    targets = [*native, *python]
+
+    def run(target: str) -> tuple[bool, str]:
+        return (
             run_native(host, target, seconds) if target in native else run_python(target, seconds)
         )
-        failed += not ok
-        print(f"{'ok  ' if ok else 'FAIL'} {target:28} {line}", flush=True)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for target, (ok, line) in zip(targets, pool.map(run, targets), strict=True):
+            failed += not ok
+            print(f"{'ok  ' if ok else 'FAIL'} {target:28} {line}", flush=True)
     return 1 if failed else 0
 
 

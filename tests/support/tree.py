@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("cext", "wantastic", "protos", "tests")
-FILES = ("setup.py", "pyproject.toml")
+FILES = ("setup.py", "pyproject.toml", "LICENSE")
 SOURCES = {".py", ".pyi", ".pyx", ".pxd", ".c", ".h"}
 UNWANTED = shutil.ignore_patterns("*.so", "__pycache__", "*_pb2.py*")
 

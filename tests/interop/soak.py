@@ -1,6 +1,6 @@
 """Ten minutes of traffic through five sessions: memory stays flat, nothing is lost.
 
-WANTASTIC_SOAK_S sets another length; a day is a good one before a release.
+`make soak`; WANTASTIC_SOAK_S sets another length, a day is a good one before a release.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tests.support import netns, peers
 
 pytestmark = [
     pytest.mark.interop,
-    pytest.mark.slow,
     pytest.mark.skipif(not netns.available(), reason="needs root, ip and /dev/net/tun"),
 ]
 
