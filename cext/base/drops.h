@@ -66,7 +66,14 @@
 	X(NS_TCP_OUT_OF_WINDOW, "ns_tcp_out_of_window")                        \
 	X(NS_TCP_BAD_STATE, "ns_tcp_bad_state")                                \
 	X(NS_TCP_PAWS, "ns_tcp_paws")                                          \
-	X(NS_RATE_LIMITED, "ns_rate_limited")
+	X(NS_RATE_LIMITED, "ns_rate_limited")                                  \
+	X(NS_TTL_EXPIRED, "ns_ttl_expired")                                    \
+	X(NS_ANSWERS_FULL, "ns_answers_full")                                  \
+	X(NS_TCP_BAD_ACK, "ns_tcp_bad_ack")                                    \
+	X(NS_TCP_BAD_RESET, "ns_tcp_bad_reset")                                \
+	X(NS_RECEIVE_FULL, "ns_receive_full")                                  \
+	X(NS_BAD_COOKIE, "ns_bad_cookie")                                      \
+	X(NS_ICMP_IGNORED, "ns_icmp_ignored")
 
 enum drop_reason {
 #define X(name, text) DROP_##name,

@@ -57,7 +57,7 @@ cdef extern from "netstack/slab.h" nogil:
 
 
 cdef extern from "netstack/wheel.h" nogil:
-    const uint32_t WHEEL_IDLE
+    const uint32_t WHEEL_FARTHEST_MS
     const uint64_t WHEEL_NEVER
 
     enum:
@@ -168,11 +168,14 @@ cdef extern from "netstack/tcb.h" nogil:
         TF_IN_TABLE
         TF_EXPECT_WINDOW
         TF_PROBE
+        TF_TLP_OUT
+        TF_UNSEEN
         QUEUED_READY
         QUEUED_EVENT
         SYN_FREE
         SYN_DIALLING
         SYN_ANSWERED
+        SYN_CANCELLED
         TIME_WAIT_TAKEN
         TIME_WAIT_TIMESTAMPS
 
@@ -446,7 +449,7 @@ cdef extern from "netstack/stack.h" nogil:
         uint64_t reassembled
         uint64_t icmp_in
         uint64_t icmp_out
-        uint64_t events_lost
+        uint64_t bad_transitions
 
     struct udp_flow:
         flow_tuple tuple
@@ -487,6 +490,13 @@ cdef extern from "netstack/stack.h" nogil:
         uint8_t ttl
         uint8_t tos
         uint8_t taken
+
+    struct icmp_error:
+        flow_tuple tuple
+        uint32_t seq
+        uint32_t mtu
+        uint8_t refusal
+        uint8_t protocol
 
     struct pool:
         uint32_t free_head
@@ -533,6 +543,10 @@ cdef extern from "netstack/stack.h" nogil:
         uint32_t answers
         uint32_t spent_head
         uint32_t scratch_used
+        uint32_t reserved_head
+        uint32_t reserved_handle
+        uint32_t reserved_room
+        uint32_t starved
         uint8_t *scratch
         reassembly *reassembly
         uint32_t reassembly_blocks

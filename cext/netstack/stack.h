@@ -271,7 +271,7 @@ struct ns_statistics {
 	uint64_t reassembled;
 	uint64_t icmp_in;
 	uint64_t icmp_out;
-	uint64_t events_lost;
+	uint64_t bad_transitions; /* of TCP's state machine: a fault of ours */
 };
 
 /**
@@ -343,6 +343,22 @@ struct reassembly {
 };
 
 /**
+ * struct icmp_error - What an ICMP error from the tunnel says about a packet of ours
+ * @tuple:	Of the flow that the quoted packet belongs to
+ * @seq:	TCP: sequence number of the quoted segment
+ * @mtu:	Packet too big: what fits; else 0
+ * @refusal:	enum ns_refusal; NS_REFUSE_SILENT for what is only advice
+ * @protocol:	Of the quoted packet
+ */
+struct icmp_error {
+	struct flow_tuple tuple;
+	uint32_t seq;
+	uint32_t mtu;
+	uint8_t refusal;
+	uint8_t protocol;
+};
+
+/**
  * struct pool - Slots of an array that are free
  * @free_head:	Returned slots, linked by their `older`
  * @fresh:	Slots from here on were never taken
@@ -397,6 +413,10 @@ struct netstack {
 	uint32_t answers;
 	uint32_t spent_head;	/* answers of the batch that is being sealed */
 	uint32_t scratch_used;
+	uint32_t reserved_head;	/* blocks that ns_send_space() lent out, until commit */
+	uint32_t reserved_handle;
+	uint32_t reserved_room;	/* bytes it lent in the last block of the queue */
+	uint32_t starved;	/* a flow found no block to send: wake it when there are */
 	uint8_t *scratch;	/* NS_BATCH_MAX times headroom + NS_SCRATCH_BYTES */
 
 	struct reassembly *reassembly;

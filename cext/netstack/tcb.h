@@ -59,7 +59,7 @@ enum {
 	TF_TLP_RETRANSMITTED = 1 << 12,	/* the outstanding probe repeated data */
 	TF_WANT_WRITABLE = 1 << 13,	/* the consumer found no space */
 	TF_PASSIVE = 1 << 14,		/* the other end opened it */
-	TF_DSACK = 1 << 15,		/* sack[0] reports a duplicate, once */
+	TF_DSACK = 1 << 15,		/* sack[3] reports a duplicate, once */
 	TF_ROUND_DSACK = 1 << 16,	/* a DSACK arrived since rack_round */
 	TF_HYSTART = 1 << 17,		/* the cubic union holds slow start's state */
 	TF_HYSTART_CSS = 1 << 18,	/* conservative slow start */
@@ -70,8 +70,10 @@ enum {
 	TF_PATH_MTU = 1 << 23,		/* mss was lowered by ICMP */
 	TF_RECEIVED_DATA = 1 << 24,	/* since the last ACK was sent */
 	TF_IN_TABLE = 1 << 25,
-	TF_EXPECT_WINDOW = 1 << 26,	/* window 0 was advertised */
+	TF_EXPECT_WINDOW = 1 << 26,	/* the peer probes: tell it even a small window */
 	TF_PROBE = 1 << 27,		/* a keepalive or window probe is to be sent */
+	TF_TLP_OUT = 1 << 28,		/* a tail loss probe is not yet answered */
+	TF_UNSEEN = 1 << 29,		/* of a listener; the consumer does not know it yet */
 };
 
 /* tcp_flow.queued: which rings hold this slot; outlives the flow in it. */
@@ -185,7 +187,7 @@ struct tcp_flow {
 	uint32_t rack_end;
 	uint32_t rack_rtt_us;
 	uint32_t rack_round;
-	uint32_t tlp_end;	/* RFC 8985 7.3; equal to snd_una when no probe is out */
+	uint32_t tlp_end;	/* RFC 8985 7.3, with TF_TLP_OUT */
 	uint8_t reorder_mult;
 	uint8_t reorder_persist;
 	uint8_t dupacks;
@@ -222,7 +224,8 @@ struct tcp_flow {
 	uint32_t parked_head;
 	uint32_t parked_tail;
 	uint32_t parked;
-	struct sequence_range sack[4];	/* most recent first; start == end: none */
+	struct sequence_range sack[4];	/* most recent first, start == end: none; the last one
+					 * is the duplicate to report with TF_DSACK */
 	uint32_t ts_recent;
 	uint32_t ts_recent_ms;
 	uint32_t ts_offset;
@@ -254,6 +257,7 @@ enum {
 	SYN_FREE,
 	SYN_DIALLING,	/* nothing sent yet: the consumer decides */
 	SYN_ANSWERED,	/* SYN-ACK sent for a listener */
+	SYN_CANCELLED,	/* the client went away; kept until the consumer knows */
 };
 
 /**
@@ -309,7 +313,7 @@ enum {
 
 /**
  * struct time_wait - What is left of a connection that we closed first
- * @due_quarter: When it ends, in quarters of a second modulo 2^16
+ * @due_quarter: When it ends, in units of 256 ms modulo 2^16
  *
  * All wait equally long, so the list from oldest to newest is in order of
  * expiry; a repeated FIN moves one to its end.

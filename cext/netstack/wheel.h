@@ -8,30 +8,33 @@
 /**
  * DOC: Theory of operation - timer wheel
  *
- * One timer per flow, known by a number below @timers.  Four levels of 64
- * slots; level L has slots of 64^L ms, so the wheel spans 4.6 hours, and what
- * is due later waits in the last slot and is put back when that comes up.
+ * One timer per flow, known by a number below @timers.  Six levels of 64 slots.
+ * The level of a timer is that of the highest six-bit digit in which its tick
+ * differs from the present one, the slot is that digit of its tick.  So every
+ * slot in use lies ahead of the present on its level, nothing ever laps, and
+ * the lowest level in use holds what is due first.
  *
- *	arm	unlink, choose level by distance, link into the slot; O(1)
+ *	arm	unlink, find the level by one count of leading zeros, link; O(1)
  *	cancel	unlink; O(1)
- *	pop	next timer that is due; slots that the time passes are emptied
- *		downwards; amortised O(levels) per timer
- *	next	first occupied slot, from one bitmap per level; may be early (the
- *		start of a coarse slot), never late
+ *	pop	a timer that is due; when the time reaches a slot of a coarse level
+ *		its timers are dealt to the levels below; O(levels) per timer
+ *	next	start of the first slot in use, from one bitmap per level; may be
+ *		early (a coarse slot), never late
  *
  * A timer never fires before its tick.  Time never goes back: an arm in the
- * past is due at once.
+ * past is due at once; one more than 24 days ahead is due after 24 days.
  */
-#define WHEEL_LEVELS	4
+#define WHEEL_LEVELS	6
 #define WHEEL_BITS	6
 #define WHEEL_SLOTS	(1 << WHEEL_BITS)
-#define WHEEL_IDLE	0xffffffffu
+#define WHEEL_FARTHEST_MS 0x7fffffffu
 #define WHEEL_NEVER	UINT64_MAX
 
 /**
  * struct wheel_timer - One timer
  * @next, @prev:	Ring of its slot; heads are numbered from wheel.timers up
- * @slot:		level * 64 + slot, or WHEEL_IDLE
+ * @slot:		level * 64 + slot + 1; 0 at rest, so that timers never armed
+ *			are pages never touched
  * @due_ms:		Low 32 bits of its tick
  */
 struct wheel_timer {
@@ -43,7 +46,7 @@ struct wheel_timer {
 
 /**
  * struct wheel - All timers
- * @now_ms:	Everything due before it has been popped
+ * @now_ms:	The present tick; everything due before it has been popped
  * @timers:	How many there are; behind them stand the slots' heads
  * @armed:	How many of them are in a slot
  * @occupied:	Bitmap of nonempty slots, by level

@@ -192,3 +192,9 @@ size_t ip_icmp_too_big(uint8_t *out, const uint8_t *packet, size_t len, const ui
 {
 	return icmp_error(out, packet, len, source, 3, 4, 2, 0, mtu);
 }
+
+size_t ip_icmp_time_exceeded(uint8_t *out, const uint8_t *packet, size_t len,
+			     const uint8_t *source)
+{
+	return icmp_error(out, packet, len, source, 11, 0, 3, 0, 0);
+}

@@ -137,6 +137,10 @@ size_t ip_icmp_unreachable(uint8_t *out, const uint8_t *packet, size_t len,
 size_t ip_icmp_too_big(uint8_t *out, const uint8_t *packet, size_t len, const uint8_t *source,
 		       uint16_t mtu);
 
+/** ip_icmp_time_exceeded() - The same for a packet whose TTL or hop limit ran out */
+size_t ip_icmp_time_exceeded(uint8_t *out, const uint8_t *packet, size_t len,
+			     const uint8_t *source);
+
 /* An ICMPv6 error fills at most the minimum MTU; ours for v4 stop at 576 bytes. */
 #define IP_ICMP_ERROR_MAX 1280
 

@@ -73,3 +73,5 @@ cdef extern from "wire/ip.h" nogil:
                                const uint8_t *source, uint8_t code_v4, uint8_t code_v6)
     size_t ip_icmp_too_big(uint8_t *out, const uint8_t *packet, size_t length,
                            const uint8_t *source, uint16_t mtu)
+    size_t ip_icmp_time_exceeded(uint8_t *out, const uint8_t *packet, size_t length,
+                                 const uint8_t *source)

@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The receiving half: order, the consumer, the window, what to acknowledge.
+
+Theory of operation
+-------------------
+    in order  -> host.tcp_data() at once; what it does not take is parked
+    too early -> a block of the out-of-order queue, trimmed to what is missing there
+    too late  -> dropped, reported as a duplicate
+
+While bytes are parked, later ones queue behind them; ns_set_receive_space() and
+ns_recv() let them go on. When the slab refuses a block, the segment counts as
+never received: it is not acknowledged and comes again.
+
+Window: min(what the consumer can take beyond what is parked, flow_rx_bytes), 0
+growth while the slab is more than 95 % full, and for a flow that holds more
+than its share while it is more than 75 % full. It opens in steps of at least
+two segments or half of it (RFC 9293 section 3.8.6.2.2) and its right edge never
+moves back.
+
+ACKs: every second full segment, out of order, duplicates, filled holes, window
+updates that matter: at once. Otherwise after delayed_ack_ms.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from cext.base.drops cimport drop
+from cext.netstack.flow cimport tcp_event, tcp_ready
+from cext.netstack.layout cimport (
+    BLOCK_FIN, NS_EVENT_PEER_CLOSED, NS_EVENT_READABLE, NS_NIL, SLAB_RECEIVE, TCP_ESTABLISHED,
+    TF_ACK_DELAYED, TF_ACK_NOW, TF_BLOCKED, TF_DISCARD, TF_DSACK, TF_EXPECT_WINDOW, TF_FIN_RECEIVED,
+    TF_SACK, block, block_data, netstack, slab_block, tcp_flow,
+)
+from cext.netstack.slab cimport slab_put, slab_take
+from cext.netstack.tcp_state cimport tcp_arm, tcp_handle
+from cext.wire.tcp cimport seq_gt, seq_leq, seq_lt, sequence_range
+
+
+cdef extern from "base/drops.h" nogil:
+    enum:
+        DROP_NS_RECEIVE_FULL
+        DROP_NS_SLAB_FULL
+        DROP_NS_TCP_OUT_OF_WINDOW
+
+cdef enum:
+    SACK_RANGES = 3
+    DUPLICATE = 3  # place in sack[] of the range to report with TF_DSACK
+
+
+
+# -- acknowledging --
+cdef void receive_owe_ack(netstack *s, tcp_flow *t, bint now) noexcept nogil:
+    if now:
+        t.flags |= TF_ACK_NOW
+        tcp_ready(s, t)
+    elif not t.flags & TF_ACK_DELAYED:
+        t.flags |= TF_ACK_DELAYED
+        t.ack_due_ms = s.now_ms + s.limits.delayed_ack_ms
+        tcp_arm(s, t)
+
+
+cdef void receive_duplicate(netstack *s, tcp_flow *t, uint32_t start, uint32_t end) noexcept nogil:
+    s.statistics.duplicates += 1
+    if start != end and t.flags & TF_SACK:
+        t.sack[<int> DUPLICATE].start = start
+        t.sack[<int> DUPLICATE].end = end
+        t.flags |= TF_DSACK
+    receive_owe_ack(s, t, True)
+
+
+cdef void add_range(tcp_flow *t, uint32_t start, uint32_t end) noexcept nogil:
+    """A range arrived early: first in the report, merged with those it touches."""
+    cdef sequence_range kept[3]
+    cdef uint32_t i, n = 0
+
+    for i in range(SACK_RANGES):
+        if t.sack[i].start == t.sack[i].end:
+            continue
+        if seq_leq(t.sack[i].start, end) and seq_leq(start, t.sack[i].end):
+            if seq_lt(t.sack[i].start, start):
+                start = t.sack[i].start
+            if seq_gt(t.sack[i].end, end):
+                end = t.sack[i].end
+        else:
+            kept[n] = t.sack[i]
+            n += 1
+    t.sack[0].start = start
+    t.sack[0].end = end
+    for i in range(1, SACK_RANGES):
+        if i <= n:
+            t.sack[i] = kept[i - 1]
+        else:
+            t.sack[i].start = t.sack[i].end = 0
+
+
+cdef void drop_ranges(tcp_flow *t) noexcept nogil:
+    """Forget ranges that rcv_nxt has passed."""
+    cdef uint32_t i, n = 0
+
+    for i in range(SACK_RANGES):
+        if t.sack[i].start != t.sack[i].end and seq_gt(t.sack[i].end, t.rcv_nxt):
+            t.sack[n] = t.sack[i]
+            n += 1
+    while n < SACK_RANGES:
+        t.sack[n].start = t.sack[n].end = 0
+        n += 1
+
+
+# -- blocks --
+cdef inline uint32_t room_behind(const netstack *s, const block *b) noexcept nogil:
+    return s.slab.block_bytes - b.offset - b.len
+
+
+cdef uint32_t new_block(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *data,
+                        uint32_t length) noexcept nogil:
+    cdef uint32_t index
+    cdef block *b
+
+    # A block counts in full, so that tiny segments cannot hold more than large ones.
+    if <uint64_t> t.rx_blocks * s.slab.block_bytes > \
+            <uint64_t> s.limits.flow_rx_bytes + s.slab.block_bytes:
+        drop(&s.drops, DROP_NS_RECEIVE_FULL)
+        return NS_NIL
+    index = slab_take(&s.slab, SLAB_RECEIVE)
+    if index == NS_NIL:
+        drop(&s.drops, DROP_NS_SLAB_FULL)
+        return NS_NIL
+    b = slab_block(&s.slab, index)
+    b.offset = <uint16_t> sizeof(block)
+    b.len = <uint16_t> length
+    b.seq = seq
+    memcpy(block_data(b), data, length)
+    t.rx_blocks += 1
+    return index
+
+
+cdef uint32_t park(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Keep bytes that the consumer did not take; how many found room."""
+    cdef uint32_t n, done = 0, index, most = s.slab.block_bytes - <uint32_t> sizeof(block)
+    cdef block *b
+
+    if t.parked_tail != NS_NIL:
+        b = slab_block(&s.slab, t.parked_tail)
+        n = room_behind(s, b)
+        if n > length:
+            n = length
+        memcpy(block_data(b) + b.len, data, n)
+        b.len += <uint16_t> n
+        done = n
+    while done < length:
+        n = length - done if length - done < most else most
+        index = new_block(s, t, 0, data + done, n)
+        if index == NS_NIL:
+            break
+        if t.parked_tail == NS_NIL:
+            t.parked_head = index
+        else:
+            slab_block(&s.slab, t.parked_tail).next = index
+        t.parked_tail = index
+        done += n
+    if t.parked == 0 and done:
+        t.flags |= TF_BLOCKED
+        tcp_event(s, t, NS_EVENT_READABLE)
+    t.parked += done
+    return done
+
+
+cdef uint32_t give(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Bytes in order; how many are now the consumer's or parked."""
+    cdef uint32_t taken = 0
+
+    if t.flags & TF_DISCARD:
+        return length
+    if t.parked == 0 and s.host.tcp_data != NULL and length:
+        taken = s.host.tcp_data(s.host.context, tcp_handle(s, t), t.user, data, length)
+        if taken > length:
+            taken = length
+        t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    if taken < length:
+        taken += park(s, t, data + taken, length - taken)
+    return taken
+
+
+# -- out of order --
+cdef bint insert_early(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *data,
+                       uint32_t length, bint fin) noexcept nogil:
+    """Queue what is missing of it; False when nothing of it was new or kept."""
+    cdef uint32_t before = t.ooo_tail, after = NS_NIL, end = seq + length, index, n
+    cdef block *b
+    cdef bint kept = False
+
+    # Nearly always it belongs at the end or close to it.
+    while before != NS_NIL and seq_gt(slab_block(&s.slab, before).seq, seq):
+        after = before
+        before = slab_block(&s.slab, before).prev
+    while seq_lt(seq, end) or fin:
+        if before != NS_NIL:
+            b = slab_block(&s.slab, before)
+            if seq_leq(seq, b.seq + b.len) and seq_lt(seq, end):
+                # Behind, or inside, the one before: skip what is there already.
+                n = b.seq + b.len - seq
+                if n >= end - seq:
+                    if n == end - seq and fin and not b.flags & BLOCK_FIN:
+                        b.flags |= BLOCK_FIN
+                        kept = True
+                    return kept
+                seq += n
+                data += n
+            elif seq == end and seq == b.seq + b.len:
+                # Only a FIN is left of it.
+                if not b.flags & BLOCK_FIN:
+                    b.flags |= BLOCK_FIN
+                    kept = True
+                return kept
+        n = end - seq
+        if n == 0 and after != NS_NIL:
+            return kept  # a FIN in front of data that came: not to be believed
+        if after != NS_NIL:
+            b = slab_block(&s.slab, after)
+            if seq_lt(b.seq, end):
+                n = b.seq - seq
+        if before != NS_NIL and n:
+            b = slab_block(&s.slab, before)
+            if b.seq + b.len == seq and not b.flags & BLOCK_FIN and room_behind(s, b) >= n:
+                memcpy(block_data(b) + b.len, data, n)
+                b.len += <uint16_t> n
+                kept = True
+                seq += n
+                data += n
+                if seq == end:
+                    if fin:
+                        b.flags |= BLOCK_FIN
+                    return True
+                before = after
+                after = slab_block(&s.slab, after).next
+                continue
+        if n or after == NS_NIL:
+            index = new_block(s, t, seq, data, n)
+            if index == NS_NIL:
+                return kept
+            kept = True
+            b = slab_block(&s.slab, index)
+            b.prev = before
+            b.next = after
+            if before == NS_NIL:
+                t.ooo_head = index
+            else:
+                slab_block(&s.slab, before).next = index
+            if after == NS_NIL:
+                t.ooo_tail = index
+            else:
+                slab_block(&s.slab, after).prev = index
+            seq += n
+            data += n
+            before = index
+            if seq == end:
+                if fin:
+                    b.flags |= BLOCK_FIN
+                return True
+        if after == NS_NIL:
+            return kept
+        before = after
+        after = slab_block(&s.slab, after).next
+    return kept
+
+
+cdef bint take_early(netstack *s, tcp_flow *t) noexcept nogil:
+    """Give what the out-of-order queue has at rcv_nxt; True when that reached a FIN."""
+    cdef uint32_t index, skip, taken
+    cdef block *b
+    cdef bint fin
+
+    while t.ooo_head != NS_NIL:
+        index = t.ooo_head
+        b = slab_block(&s.slab, index)
+        if seq_gt(b.seq, t.rcv_nxt):
+            return False
+        skip = t.rcv_nxt - b.seq
+        if skip < b.len:
+            taken = give(s, t, block_data(b) + skip, b.len - skip)
+            t.rcv_nxt += taken
+            if taken < b.len - skip:
+                return False
+        fin = b.flags & BLOCK_FIN != 0 and t.rcv_nxt == b.seq + b.len
+        t.ooo_head = b.next
+        if b.next == NS_NIL:
+            t.ooo_tail = NS_NIL
+        else:
+            slab_block(&s.slab, b.next).prev = NS_NIL
+        t.rx_blocks -= 1
+        slab_put(&s.slab, index)
+        if fin:
+            return True
+    return False
+
+
+cdef bint receive_segment(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *data,
+                          uint32_t length, bint fin) noexcept nogil:
+    cdef uint32_t taken, room, behind
+    cdef bint at_once
+
+    if seq_lt(seq, t.rcv_nxt):
+        behind = t.rcv_nxt - seq
+        receive_duplicate(s, t, seq, t.rcv_nxt if behind < length else seq + length)
+        if behind > length or (behind == length and not fin):
+            return False
+        seq += behind
+        data += behind
+        length -= behind
+    room = t.rcv_edge - seq
+    if seq_gt(seq, t.rcv_edge):
+        room = 0
+    if length > room:
+        # Beyond the window: what lies inside is kept (a FIN then is not). With none left
+        # it is a probe, and the answer tells what there is.
+        if room == 0:
+            t.flags |= TF_EXPECT_WINDOW
+        length = room
+        fin = False
+        receive_owe_ack(s, t, True)
+        if length == 0:
+            drop(&s.drops, DROP_NS_TCP_OUT_OF_WINDOW)
+            return False
+    if seq != t.rcv_nxt:
+        s.statistics.out_of_order += 1
+        if insert_early(s, t, seq, data, length, fin):
+            if length:
+                add_range(t, seq, seq + length)
+        if not t.flags & TF_SACK and t.acks_owed < 255:
+            t.acks_owed += 1
+        receive_owe_ack(s, t, True)
+        return False
+    taken = give(s, t, data, length)
+    t.rcv_nxt += taken
+    if taken < length:
+        drop(&s.drops, DROP_NS_RECEIVE_FULL)
+        receive_owe_ack(s, t, True)
+        return False
+    # RFC 5681 section 4.2: an ACK for every second segment, at once while a hole fills.
+    at_once = t.ooo_head != NS_NIL or fin or t.quick_acks != 0 or \
+        t.rcv_nxt - t.last_ack_sent >= 2 * <uint32_t> t.mss
+    if t.quick_acks:
+        t.quick_acks -= 1
+    receive_owe_ack(s, t, at_once)
+    if fin:
+        return True
+    if t.ooo_head != NS_NIL:
+        fin = take_early(s, t)
+        drop_ranges(t)
+        return fin
+    return False
+
+
+# -- the consumer --
+cdef void window_update(netstack *s, tcp_flow *t) noexcept nogil:
+    """Tell the peer that the window opened, if that is worth a packet."""
+    cdef uint32_t shown = t.rcv_edge - t.rcv_nxt, now, most = s.limits.flow_rx_bytes
+
+    if t.state < TCP_ESTABLISHED or t.flags & TF_FIN_RECEIVED:
+        return
+    now = t.rcv_space - t.parked if t.rcv_space > t.parked else 0
+    if now > most:
+        now = most
+    if now <= shown:
+        return
+    if now - shown >= 2 * <uint32_t> t.mss or (shown < t.mss and now >= t.mss) or \
+            now - shown >= most // 2:
+        # Anything smaller than a quarter of what is left open can wait for an ACK.
+        if shown < t.mss or now - shown >= shown // 2:
+            receive_owe_ack(s, t, True)
+
+
+cdef void receive_resume(netstack *s, tcp_flow *t) noexcept nogil:
+    cdef uint32_t index, taken
+    cdef block *b
+
+    while t.parked_head != NS_NIL and s.host.tcp_data != NULL and t.rcv_space:
+        index = t.parked_head
+        b = slab_block(&s.slab, index)
+        taken = s.host.tcp_data(s.host.context, tcp_handle(s, t), t.user, block_data(b), b.len)
+        if taken > b.len:
+            taken = b.len
+        if taken == 0:
+            break
+        t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+        t.parked -= taken
+        b.offset += <uint16_t> taken
+        b.len -= <uint16_t> taken
+        if b.len:
+            break
+        t.parked_head = b.next
+        if t.parked_head == NS_NIL:
+            t.parked_tail = NS_NIL
+        t.rx_blocks -= 1
+        slab_put(&s.slab, index)
+    unblock(s, t)
+
+
+cdef void unblock(netstack *s, tcp_flow *t) noexcept nogil:
+    """Bytes were taken: go on with the queue, end the stream, open the window."""
+    if t.parked == 0 and t.flags & TF_BLOCKED:
+        t.flags &= ~<uint32_t> TF_BLOCKED
+        if t.flags & TF_FIN_RECEIVED:
+            tcp_event(s, t, NS_EVENT_PEER_CLOSED)
+    window_update(s, t)
+
+
+cdef uint32_t receive_copy(netstack *s, tcp_flow *t, uint8_t *out, uint32_t length) noexcept nogil:
+    cdef uint32_t n, done = 0, index
+    cdef block *b
+
+    while done < length and t.parked_head != NS_NIL:
+        index = t.parked_head
+        b = slab_block(&s.slab, index)
+        n = length - done if length - done < b.len else b.len
+        memcpy(out + done, block_data(b), n)
+        done += n
+        b.offset += <uint16_t> n
+        b.len -= <uint16_t> n
+        if b.len == 0:
+            t.parked_head = b.next
+            if t.parked_head == NS_NIL:
+                t.parked_tail = NS_NIL
+            t.rx_blocks -= 1
+            slab_put(&s.slab, index)
+    t.parked -= done
+    if done:
+        unblock(s, t)
+    return done
+
+
+cdef uint32_t receive_window(netstack *s, tcp_flow *t) noexcept nogil:
+    cdef uint32_t shown = t.rcv_edge - t.rcv_nxt, window, used = s.slab.used
+    cdef uint32_t most = s.limits.flow_rx_bytes, step
+
+    window = t.rcv_space - t.parked if t.rcv_space > t.parked else 0
+    if window > most:
+        window = most
+    if used > s.slab.blocks - s.slab.blocks // 20:
+        window = 0
+    elif used > s.slab.blocks - s.slab.blocks // 4 and \
+            <uint32_t> t.rx_blocks * s.tcp_pool.used > s.slab.blocks:
+        window = 0
+    # Silly windows: small steps are not worth telling, unless the peer asked.
+    step = t.mss if t.mss < most // 2 else most // 2
+    if window < shown + step and window != most and not t.flags & TF_EXPECT_WINDOW:
+        window = shown
+    if window < shown:
+        window = shown
+    # Rounded down to what can be written, unless that would move the edge back.
+    window = window >> t.rcv_scale << t.rcv_scale
+    if window < shown:
+        window = (shown + (1 << t.rcv_scale) - 1) >> t.rcv_scale << t.rcv_scale
+    if window > <uint32_t> 65535 << t.rcv_scale:
+        window = <uint32_t> 65535 << t.rcv_scale
+    t.rcv_edge = t.rcv_nxt + window
+    t.flags &= ~<uint32_t> TF_EXPECT_WINDOW
+    return window
+
+
+cdef int receive_check(netstack *s, tcp_flow *t) noexcept nogil:
+    cdef uint32_t at = t.ooo_head, before = NS_NIL, edge = t.rcv_nxt, blocks = 0, parked = 0
+    cdef block *b
+
+    while at != NS_NIL:
+        b = slab_block(&s.slab, at)
+        if b.prev != before:
+            return 21
+        if seq_lt(b.seq, edge) and before != NS_NIL:
+            return 22
+        edge = b.seq + b.len
+        before = at
+        at = b.next
+        blocks += 1
+    if before != t.ooo_tail:
+        return 23
+    at = t.parked_head
+    while at != NS_NIL:
+        b = slab_block(&s.slab, at)
+        parked += b.len
+        blocks += 1
+        at = b.next
+    if parked != t.parked or blocks != t.rx_blocks:
+        return 24
+    return 25 if seq_lt(t.rcv_edge, t.rcv_nxt) else 0
