@@ -160,11 +160,10 @@ cdef extern from "netstack/tcb.h" nogil:
         TF_HYSTART
         TF_HYSTART_CSS
         TF_BLOCKED
-        TF_DISCARD
+        TF_GIVING
         TF_KEEPALIVE
         TF_FORCE_RETRANSMIT
         TF_PATH_MTU
-        TF_RECEIVED_DATA
         TF_IN_TABLE
         TF_EXPECT_WINDOW
         TF_PROBE

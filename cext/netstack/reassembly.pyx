@@ -19,7 +19,6 @@ although more follow.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from cext.base.drops cimport drop
@@ -62,7 +61,8 @@ cdef struct fragment:
 
 
 cdef bint parse_fragment(const uint8_t *packet, const ip_info *info, fragment *f) noexcept nogil:
-    cdef uint32_t field, at, next_header, i
+    cdef uint32_t field, at, next_header
+    cdef int _i
 
     if info.version == 4:
         field = load_be16(packet + IPV4_FRAGMENT)
@@ -77,7 +77,7 @@ cdef bint parse_fragment(const uint8_t *packet, const ip_info *info, fragment *f
         at = IPV6_LEN
         next_header = packet[<int> IPV6_NEXT_HEADER]
         # ip_parse() has checked that the chain stays inside the packet.
-        for i in range(EXTENSION_HEADERS_MAX):
+        for _i in range(EXTENSION_HEADERS_MAX):
             if next_header == IP_PROTOCOL_FRAGMENT:
                 break
             next_header = packet[at]
@@ -133,36 +133,36 @@ cdef bint make_room(netstack *s, const reassembly *keep) noexcept nogil:
 cdef reassembly *find(netstack *s, const uint8_t *packet, const ip_info *info,
                       const fragment *f, uint32_t peer) noexcept nogil:
     cdef reassembly *r
-    cdef reassembly *free = NULL
+    cdef reassembly *spare = NULL
     cdef const uint8_t *addresses = packet + info.addresses
     cdef uint32_t i, n = info.address_len
 
     for i in range(s.limits.reassemblies):
         r = &s.reassembly[i]
         if not r.taken:
-            if free == NULL:
-                free = r
+            if spare == NULL:
+                spare = r
         elif r.id == f.id and r.version == info.version and r.peer == peer and \
                 (info.version == 6 or r.protocol == f.protocol) and \
                 memcmp(r.source, addresses, n) == 0 and \
                 memcmp(r.destination, addresses + n, n) == 0:
             return r
-    if free == NULL:
+    if spare == NULL:
         if not make_room(s, NULL):
             return NULL
         return find(s, packet, info, f, peer)
-    memset(free, 0, sizeof(reassembly))
-    memcpy(free.source, addresses, n)
-    memcpy(free.destination, addresses + n, n)
-    free.id = f.id
-    free.head = NS_NIL
-    free.born_ms = s.now_ms
-    free.peer = peer
-    free.version = info.version
-    free.protocol = f.protocol
-    free.taken = 1
+    memset(spare, 0, sizeof(reassembly))
+    memcpy(spare.source, addresses, n)
+    memcpy(spare.destination, addresses + n, n)
+    spare.id = f.id
+    spare.head = NS_NIL
+    spare.born_ms = s.now_ms
+    spare.peer = peer
+    spare.version = info.version
+    spare.protocol = f.protocol
+    spare.taken = 1
     s.reassemblies += 1
-    return free
+    return spare
 
 
 cdef int insert(netstack *s, reassembly *r, const fragment *f) noexcept nogil:

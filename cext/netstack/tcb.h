@@ -64,11 +64,10 @@ enum {
 	TF_HYSTART = 1 << 17,		/* the cubic union holds slow start's state */
 	TF_HYSTART_CSS = 1 << 18,	/* conservative slow start */
 	TF_BLOCKED = 1 << 19,		/* bytes are parked until the consumer takes them */
-	TF_DISCARD = 1 << 20,		/* received bytes go nowhere: reader is gone */
+	TF_GIVING = 1 << 20,		/* host.tcp_data() is running: it may set the space */
 	TF_KEEPALIVE = 1 << 21,
 	TF_FORCE_RETRANSMIT = 1 << 22,	/* the first one of a recovery ignores cwnd */
 	TF_PATH_MTU = 1 << 23,		/* mss was lowered by ICMP */
-	TF_RECEIVED_DATA = 1 << 24,	/* since the last ACK was sent */
 	TF_IN_TABLE = 1 << 25,
 	TF_EXPECT_WINDOW = 1 << 26,	/* the peer probes: tell it even a small window */
 	TF_PROBE = 1 << 27,		/* a keepalive or window probe is to be sent */

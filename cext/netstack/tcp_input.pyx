@@ -46,7 +46,7 @@ from cext.netstack.tcp_scoreboard cimport (
     ack_sample, scoreboard_ack, scoreboard_rate, scoreboard_sack,
 )
 from cext.netstack.tcp_state cimport (
-    tcp_finish, tcp_negotiate, tcp_set_state, tcp_time_wait, tcp_touch, time_wait_free,
+    tcp_finish, tcp_negotiate, tcp_rto_ms, tcp_set_state, tcp_time_wait, tcp_touch, time_wait_free,
     time_wait_restart,
 )
 from cext.netstack.tcp_timers cimport tcp_idle_start
@@ -80,6 +80,7 @@ cdef enum:
     LEAST_MTU_V6 = 1280
     USER_TIMEOUT_MAX_S = 3600
     WRITABLE_SHARE = 4
+    SACK_RANGES = 2
 
 
 cdef void challenge(netstack *s, tcp_flow *t) noexcept nogil:
@@ -139,10 +140,15 @@ cdef void in_syn_sent(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept
 
 
 # -- checks --
-cdef inline bint is_old_timestamp(const netstack *s, const tcp_flow *t,
+cdef bint is_old_timestamp(const netstack *s, const tcp_flow *t,
                                   const tcp_segment *seg) noexcept nogil:
-    return t.flags & TF_TIMESTAMPS != 0 and seg.options & TCP_HAS_TIMESTAMP != 0 and \
-        seq_lt(seg.ts_value, t.ts_recent) and s.now_ms - t.ts_recent_ms < PAWS_IDLE_MS
+    if not t.flags & TF_TIMESTAMPS or not seg.options & TCP_HAS_TIMESTAMP or \
+            seq_geq(seg.ts_value, t.ts_recent) or s.now_ms - t.ts_recent_ms >= PAWS_IDLE_MS:
+        return False
+    # ACKs that overtook each other are no threat: nothing of theirs is delivered.
+    return not (seg.payload_len == 0 and seg.seq == t.rcv_nxt
+                and not seg.flags & (TCP_SYN | TCP_FIN)
+                and t.ts_recent - seg.ts_value < tcp_rto_ms(s, t))
 
 
 cdef bint refuse_sequence(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept nogil:
@@ -324,6 +330,9 @@ cdef void in_payload(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept 
         return
     if receive_segment(s, t, seg.seq, seg.payload, seg.payload_len, fin):
         in_fin(s, t)
+    elif t.flags & TF_SACK and t.acks_owed >= SACK_RANGES:
+        # One more range and the next ACK would not find room for all that are new.
+        tcp_answer_flow(s, t)
 
 
 cdef void in_synchronized(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept nogil:

@@ -20,5 +20,5 @@ cdef void tcp_answer_syn(netstack *s, const flow_tuple *tuple, uint32_t iss, uin
                          uint32_t window, uint32_t peer) noexcept nogil
 # Queue an ACK for what is in TIME_WAIT.
 cdef void tcp_answer_time_wait(netstack *s, const time_wait *w, uint32_t peer) noexcept nogil
-# Queue an ACK of a flow that will not be asked for packets any more.
+# Queue an ACK at once, not only when the flow is asked for packets.
 cdef void tcp_answer_flow(netstack *s, tcp_flow *t) noexcept nogil

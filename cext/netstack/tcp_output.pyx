@@ -25,13 +25,12 @@ from cext.base.endian cimport store_be16, store_be32
 from cext.netstack.icmp cimport error_allowed
 from cext.netstack.ip cimport answer_push, answer_take, ip_header, ip_pseudo
 from cext.netstack.layout cimport (
-    BLOCK_FIN, BLOCK_SENT, NS_MAX_HEADERS, NS_NIL, NS_SCRATCH_BYTES, RECOVERY_DISORDER,
-    RECOVERY_FAST, SLAB_CONTROL, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT_1,
-    TCP_FREE, TCP_LAST_ACK, TCP_SYN_RECEIVED, TCP_SYN_SENT, TF_ACK_DELAYED, TF_ACK_NOW,
-    TF_CWND_LIMITED, TF_DSACK, TF_FIN_PENDING, TF_FORCE_RETRANSMIT, TF_NAGLE, TF_PROBE,
-    TF_RECEIVED_DATA, TF_SACK, TF_TIMESTAMPS, TF_WINDOW_SCALE, TIMER_HANDSHAKE, TIMER_OFF,
-    TIME_WAIT_TIMESTAMPS, block, block_data, flow_tuple, netstack, ns_packet, slab_block, tcp_flow,
-    time_wait,
+    BLOCK_FIN, NS_MAX_HEADERS, NS_NIL, NS_SCRATCH_BYTES, RECOVERY_DISORDER, RECOVERY_FAST,
+    SLAB_CONTROL, TCP_CLOSED, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FREE,
+    TCP_LAST_ACK, TCP_SYN_RECEIVED, TCP_SYN_SENT, TF_ACK_DELAYED, TF_ACK_NOW, TF_CWND_LIMITED,
+    TF_DSACK, TF_FIN_PENDING, TF_FORCE_RETRANSMIT, TF_NAGLE, TF_PROBE, TF_SACK, TF_TIMESTAMPS,
+    TF_WINDOW_SCALE, TIMER_HANDSHAKE, TIMER_OFF, TIME_WAIT_TIMESTAMPS, block, block_data,
+    flow_tuple, netstack, ns_packet, slab_block, tcp_flow, time_wait,
 )
 from cext.netstack.slab cimport slab_take
 from cext.netstack.tcp_congestion cimport congestion_idle
@@ -90,7 +89,7 @@ cdef inline uint32_t our_time(const netstack *s, const tcp_flow *t) noexcept nog
 cdef void acknowledged(netstack *s, tcp_flow *t) noexcept nogil:
     """The segment being built tells rcv_nxt."""
     t.last_ack_sent = t.rcv_nxt
-    t.flags &= ~<uint32_t> (TF_ACK_NOW | TF_ACK_DELAYED | TF_RECEIVED_DATA)
+    t.flags &= ~<uint32_t> (TF_ACK_NOW | TF_ACK_DELAYED)
 
 
 cdef void emit(netstack *s, tcp_flow *t, uint8_t *p, uint32_t length,
@@ -110,15 +109,13 @@ cdef inline uint8_t *scratch(netstack *s) noexcept nogil:
     return p + s.limits.headroom_bytes + IPV6_LEN
 
 
-cdef void send_bare(netstack *s, tcp_flow *t, uint32_t seq, uint32_t flags,
-                    ns_packet *out) noexcept nogil:
-    """An ACK, a probe: no payload, SACK blocks when there are any."""
-    cdef uint8_t *p = scratch(s)
+cdef uint32_t bare_options(netstack *s, tcp_flow *t, uint8_t *out) noexcept nogil:
+    """Timestamps and SACK blocks of a segment without payload; their length."""
     cdef sequence_range ranges[4]
-    cdef uint32_t options = 0, n = 0, i, most = 4
+    cdef uint32_t length = 0, n = 0, i, most = 4
 
     if t.flags & TF_TIMESTAMPS:
-        options = tcp_write_timestamp(p + TCP_MIN_LEN, our_time(s, t), t.ts_recent)
+        length = tcp_write_timestamp(out, our_time(s, t), t.ts_recent)
         most = 3
     if t.flags & TF_SACK:
         if t.flags & TF_DSACK:
@@ -129,7 +126,17 @@ cdef void send_bare(netstack *s, tcp_flow *t, uint32_t seq, uint32_t flags,
             if n < most and t.sack[i].start != t.sack[i].end:
                 ranges[n] = t.sack[i]
                 n += 1
-        options += tcp_write_sacks(p + TCP_MIN_LEN + options, ranges, n)
+        length += tcp_write_sacks(out + length, ranges, n)
+        t.acks_owed = 0
+    return length
+
+
+cdef void send_bare(netstack *s, tcp_flow *t, uint32_t seq, uint32_t flags,
+                    ns_packet *out) noexcept nogil:
+    """An ACK, a probe."""
+    cdef uint8_t *p = scratch(s)
+    cdef uint32_t options = bare_options(s, t, p + TCP_MIN_LEN)
+
     write_header(p, &t.tuple, seq, t.rcv_nxt, flags, receive_window(s, t) >> t.rcv_scale, options)
     acknowledged(s, t)
     emit(s, t, p, TCP_MIN_LEN + options, out)
@@ -173,7 +180,6 @@ cdef void send_block(netstack *s, tcp_flow *t, uint32_t index, ns_packet *out) n
     cdef block *b = slab_block(&s.slab, index)
     cdef uint32_t options = 0, flags = TCP_ACK
     cdef uint8_t *p = block_data(b) - <int> TCP_MIN_LEN
-    cdef bint again = b.flags & BLOCK_SENT != 0
     cdef bint owed = t.flags & TF_ACK_NOW != 0 and (
         t.sack[0].start != t.sack[0].end or t.flags & TF_DSACK != 0)
 
@@ -394,10 +400,9 @@ cdef void tcp_answer_time_wait(netstack *s, const time_wait *w, uint32_t peer) n
 
 
 cdef void tcp_answer_flow(netstack *s, tcp_flow *t) noexcept nogil:
-    cdef uint8_t written[12]
-    cdef uint32_t length = 0
+    cdef uint8_t written[40]
+    cdef uint32_t length = bare_options(s, t, written)
 
-    if t.flags & TF_TIMESTAMPS:
-        length = tcp_write_timestamp(written, our_time(s, t), t.ts_recent)
     queue_bare(s, &t.tuple, t.snd_nxt, t.rcv_nxt, TCP_ACK,
                receive_window(s, t) >> t.rcv_scale, written, length, t.peer)
+    acknowledged(s, t)

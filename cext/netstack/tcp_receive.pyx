@@ -27,9 +27,9 @@ from libc.string cimport memcpy
 from cext.base.drops cimport drop
 from cext.netstack.flow cimport tcp_event, tcp_ready
 from cext.netstack.layout cimport (
-    BLOCK_FIN, NS_EVENT_PEER_CLOSED, NS_EVENT_READABLE, NS_NIL, SLAB_RECEIVE, TCP_ESTABLISHED,
-    TF_ACK_DELAYED, TF_ACK_NOW, TF_BLOCKED, TF_DISCARD, TF_DSACK, TF_EXPECT_WINDOW, TF_FIN_RECEIVED,
-    TF_SACK, block, block_data, netstack, slab_block, tcp_flow,
+    BLOCK_FIN, NS_EVENT_CLOSED, NS_EVENT_PEER_CLOSED, NS_EVENT_READABLE, NS_NIL, SLAB_RECEIVE,
+    TCP_CLOSED, TCP_ESTABLISHED, TF_ACK_DELAYED, TF_ACK_NOW, TF_BLOCKED, TF_DSACK, TF_EXPECT_WINDOW,
+    TF_FIN_RECEIVED, TF_GIVING, TF_SACK, block, block_data, netstack, slab_block, tcp_flow,
 )
 from cext.netstack.slab cimport slab_put, slab_take
 from cext.netstack.tcp_state cimport tcp_arm, tcp_handle
@@ -68,15 +68,18 @@ cdef void receive_duplicate(netstack *s, tcp_flow *t, uint32_t start, uint32_t e
     receive_owe_ack(s, t, True)
 
 
-cdef void add_range(tcp_flow *t, uint32_t start, uint32_t end) noexcept nogil:
-    """A range arrived early: first in the report, merged with those it touches."""
+cdef bint add_range(tcp_flow *t, uint32_t start, uint32_t end) noexcept nogil:
+    """A range arrived early: first in the report, merged with those it touches. Whether
+    it touches none."""
     cdef sequence_range kept[3]
     cdef uint32_t i, n = 0
+    cdef bint alone = True
 
     for i in range(SACK_RANGES):
         if t.sack[i].start == t.sack[i].end:
             continue
         if seq_leq(t.sack[i].start, end) and seq_leq(start, t.sack[i].end):
+            alone = False
             if seq_lt(t.sack[i].start, start):
                 start = t.sack[i].start
             if seq_gt(t.sack[i].end, end):
@@ -91,6 +94,7 @@ cdef void add_range(tcp_flow *t, uint32_t start, uint32_t end) noexcept nogil:
             t.sack[i] = kept[i - 1]
         else:
             t.sack[i].start = t.sack[i].end = 0
+    return alone
 
 
 cdef void drop_ranges(tcp_flow *t) noexcept nogil:
@@ -165,17 +169,27 @@ cdef uint32_t park(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t lengt
     return done
 
 
+cdef uint32_t offer(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Let the consumer take what it wants; how many bytes that were."""
+    cdef uint32_t taken
+
+    if s.host.tcp_data == NULL:
+        return 0
+    t.flags |= TF_GIVING
+    taken = s.host.tcp_data(s.host.context, tcp_handle(s, t), t.user, data, length)
+    t.flags &= ~<uint32_t> TF_GIVING
+    if taken > length:
+        taken = length
+    t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    return taken
+
+
 cdef uint32_t give(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
     """Bytes in order; how many are now the consumer's or parked."""
     cdef uint32_t taken = 0
 
-    if t.flags & TF_DISCARD:
-        return length
-    if t.parked == 0 and s.host.tcp_data != NULL and length:
-        taken = s.host.tcp_data(s.host.context, tcp_handle(s, t), t.user, data, length)
-        if taken > length:
-            taken = length
-        t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    if t.parked == 0 and length:
+        taken = offer(s, t, data, length)
     if taken < length:
         taken += park(s, t, data + taken, length - taken)
     return taken
@@ -323,10 +337,10 @@ cdef bint receive_segment(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t 
             return False
     if seq != t.rcv_nxt:
         s.statistics.out_of_order += 1
-        if insert_early(s, t, seq, data, length, fin):
-            if length:
-                add_range(t, seq, seq + length)
-        if not t.flags & TF_SACK and t.acks_owed < 255:
+        fin = insert_early(s, t, seq, data, length, fin) and length != 0 and \
+            add_range(t, seq, seq + length)
+        # With SACK an ACK for each range that is new, without it one for each segment.
+        if (fin or not t.flags & TF_SACK) and t.acks_owed < 255:
             t.acks_owed += 1
         receive_owe_ack(s, t, True)
         return False
@@ -374,15 +388,14 @@ cdef void receive_resume(netstack *s, tcp_flow *t) noexcept nogil:
     cdef uint32_t index, taken
     cdef block *b
 
-    while t.parked_head != NS_NIL and s.host.tcp_data != NULL and t.rcv_space:
+    if t.flags & TF_GIVING:
+        return
+    while t.parked_head != NS_NIL and t.rcv_space:
         index = t.parked_head
         b = slab_block(&s.slab, index)
-        taken = s.host.tcp_data(s.host.context, tcp_handle(s, t), t.user, block_data(b), b.len)
-        if taken > b.len:
-            taken = b.len
+        taken = offer(s, t, block_data(b), b.len)
         if taken == 0:
             break
-        t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
         t.parked -= taken
         b.offset += <uint16_t> taken
         b.len -= <uint16_t> taken
@@ -402,6 +415,8 @@ cdef void unblock(netstack *s, tcp_flow *t) noexcept nogil:
         t.flags &= ~<uint32_t> TF_BLOCKED
         if t.flags & TF_FIN_RECEIVED:
             tcp_event(s, t, NS_EVENT_PEER_CLOSED)
+        if t.state == TCP_CLOSED:
+            tcp_event(s, t, NS_EVENT_CLOSED)
     window_update(s, t)
 
 

@@ -189,6 +189,9 @@ cdef void prr(netstack *s, tcp_flow *t, const ack_sample *sample, uint32_t lost)
     if t.prr_out == 0 and send < t.mss:
         send = t.mss
     t.cwnd = pipe + <uint32_t> (send if send > 0 else 0)
+    # With nothing left in flight no ACK would ever let the next one out.
+    if t.cwnd < t.mss:
+        t.cwnd = t.mss
 
 
 cdef void adapt_reordering(tcp_flow *t, const ack_sample *sample) noexcept nogil:

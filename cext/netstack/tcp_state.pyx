@@ -217,7 +217,8 @@ cdef void tcp_finish(netstack *s, tcp_flow *t, uint32_t reason) noexcept nogil:
     t.error = <uint8_t> reason
     if t.flags & TF_ORPHAN:
         tcp_free(s, t)
-    else:
+    elif t.parked == 0:
+        # Otherwise when the consumer has taken the last byte.
         tcp_event(s, t, NS_EVENT_CLOSED)
 
 

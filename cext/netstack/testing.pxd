@@ -2,7 +2,7 @@
 # Harnesses of the netstack's tests; not part of the firmware.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cext.netstack.layout cimport netstack, ns_host, ns_limits, ns_packet
+from cext.netstack.layout cimport netstack, ns_host, ns_limits, ns_packet, wheel
 
 
 # A byte stream that an application of the simulation sends and expects.
@@ -79,6 +79,10 @@ cdef class Stack:
     cdef void app_push(self, app_flow *f) noexcept nogil
     cdef uint32_t app_new(self, uint32_t handle, uint64_t to_send) noexcept nogil
     cdef void app_resume(self) noexcept nogil
+
+
+cdef class Wheel:
+    cdef wheel w
 
 
 cdef class Network:

@@ -18,7 +18,7 @@ from cext.netstack.layout cimport (
     NS_REASON_UNREACHABLE, NS_REFUSE_HOST, NS_REFUSE_NETWORK, NS_REFUSE_PORT, NS_REFUSE_PROHIBITED,
     NS_REFUSE_RESET, NS_REJECT, QUEUED_READY, TCP_CLOSED, TCP_ESTABLISHED, TCP_FREE,
     TF_REORDERING_SEEN, TF_SACK, TF_TIMESTAMPS, TIMER_OFF, flow_tuple, netstack, ns_datagram,
-    ns_event, ns_packet, ns_space, tcp_flow,
+    ns_event, ns_packet, ns_space, siphash, tcp_flow,
 )
 from cext.netstack.stack cimport (
     ns_abort, ns_accept, ns_add_address, ns_close, ns_connect, ns_create, ns_default_limits,
@@ -27,10 +27,15 @@ from cext.netstack.stack cimport (
     ns_send_space, ns_set_keepalive, ns_set_nagle, ns_set_receive_space, ns_set_user,
     ns_set_user_timeout, ns_shutdown, ns_tuple, ns_unlisten,
 )
+from cext.netstack.tcp_congestion cimport cube_root
+from cext.netstack.tcp_options cimport tcp_parse
 from cext.netstack.tcp_receive cimport receive_check
 from cext.netstack.tcp_scoreboard cimport scoreboard_check
 from cext.netstack.tcp_state cimport tcp_pipe, tcp_rto_ms
-from cext.wire.tcp cimport seq_gt
+from cext.netstack.wheel cimport (
+    wheel_arm, wheel_cancel, wheel_create, wheel_destroy, wheel_next, wheel_pop,
+)
+from cext.wire.tcp cimport seq_geq, seq_gt, seq_leq, seq_lt, tcp_segment
 
 
 cdef enum:
@@ -565,6 +570,68 @@ cdef int stack_check(netstack *s) noexcept nogil:
     return 0
 
 
+# -- single parts --
+cdef class Wheel:
+    """The timer wheel alone."""
+
+    def __cinit__(self, timers, now_ms=0):
+        if wheel_create(&self.w, timers, now_ms) < 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        wheel_destroy(&self.w)
+
+    def arm(self, index, due_ms):
+        wheel_arm(&self.w, index, due_ms)
+
+    def cancel(self, index):
+        wheel_cancel(&self.w, index)
+
+    def pop(self, now_ms):
+        index = wheel_pop(&self.w, now_ms)
+        return None if index == 0xffffffff else index
+
+    def next(self):
+        at = wheel_next(&self.w)
+        return None if at == 0xffffffffffffffff else at
+
+    def armed(self):
+        return self.w.armed
+
+
+def siphash24(bytes key, bytes data):
+    cdef uint64_t words[2]
+
+    words[0] = int.from_bytes(key[:8], "little")
+    words[1] = int.from_bytes(key[8:], "little")
+    return siphash(words, <const char *> data, len(data), 2, 4)
+
+
+def cube(uint64_t x):
+    return cube_root(x)
+
+
+def compare(uint32_t a, uint32_t b):
+    """Which of <, <=, >, >= hold for two sequence numbers."""
+    return (bool(seq_lt(a, b)), bool(seq_leq(a, b)), bool(seq_gt(a, b)), bool(seq_geq(a, b)))
+
+
+def parse_tcp(bytes data):
+    """The fields of a TCP header as a dict, or None when it is none."""
+    cdef tcp_segment seg
+
+    if not tcp_parse(&seg, <const uint8_t *> <const char *> data, <uint32_t> len(data)):
+        return None
+    return {
+        "source": seg.source_port, "destination": seg.destination_port, "flags": seg.flags,
+        "seq": seg.seq, "ack": seg.ack, "window": seg.window, "options": seg.options,
+        "mss": seg.mss, "window_scale": seg.window_scale, "ts_value": seg.ts_value,
+        "ts_echo": seg.ts_echo, "user_timeout_s": seg.user_timeout_s,
+        "sacks": [(seg.sack[i].start, seg.sack[i].end) for i in range(seg.sacks)],
+        "payload": bytes(seg.payload[:seg.payload_len]),
+    }
+
+
 # -- a link --
 cdef int link_create(link *l) except -1:
     memset(l, 0, sizeof(link))
@@ -758,6 +825,10 @@ cdef class Network:
         ns_poll(self.a.s, self.now_ns)
         ns_poll(self.b.s, self.now_ns)
         self.a.now_ns = self.b.now_ns = self.now_ns
+        if self.a.is_native:
+            self.a.app_events()
+        if self.b.is_native:
+            self.b.app_events()
         return 1
 
     def run(self, seconds=None, until_finished=0, check=False, max_steps=0):
