@@ -257,7 +257,8 @@ def test_token_files(row: int, content: bytes, token: str | None, tmp_path: Path
         else:
             with pytest.raises(LocalError) as caught:
                 source()
-            assert not any(word in str(caught.value) for word in ("xyzzy", "xxx"))
+            shown = str(caught.value).replace(str(path), "")
+            assert not any(word in shown for word in ("xyzzy", "xxx"))
 
 
 def test_token_files_that_are_none(tmp_path: Path) -> None:
