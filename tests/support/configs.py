@@ -222,6 +222,6 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         mtu_bytes=draw(st.sampled_from([1280, 1420])),
         addresses=frozenset(draw(st.sets(_few_addresses))),
         routes=frozenset(draw(st.sets(_few_ranges))),
-        default_route=draw(st.booleans()),
+        default_route=frozenset(draw(st.sets(st.sampled_from([4, 6])))),
         peers=tuple(peers),
     )

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import netns, peers
 from tests.support.agent import Agent, agent, host_state, interface_name, wait_for
+from tests.support.configs import DOCUMENT
 from tests.support.netns import Namespace
 from wantastic.config.keys import encode_key, public_key_of
 from wantastic.store.store import Store
@@ -311,6 +312,32 @@ def test_a_resolver_that_hangs_does_not_hold_up_the_end(
             before = time.monotonic()
             assert device.stop() == 0
             assert time.monotonic() - before < 3
+    finally:
+        shutil.rmtree(etc)
+
+
+def test_the_document_s_file_as_printed(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
+    """Every field as the document has it; only the keys are real, and the name is known here."""
+    etc = Path("/etc/netns") / spaces[0].name
+    etc.mkdir(parents=True)
+    private, public = peers.key_pair()
+    text = DOCUMENT.replace("client-private-key", private).replace("client-public-key", public)
+    config = json.loads(text.replace("server-public-key", hub.public_key))
+    hub.add_peer(public, "10.0.0.2/32")
+    hub.space.run("ip", "route", "add", "10.0.0.2/32", "dev", hub.interface)
+    try:
+        (etc / "hosts").write_text("192.168.77.2 wg.wantastic.app\n")
+        with agent(spaces[0], tmp_path, {}) as device:
+            device.config = config | {"state_dir": str(tmp_path / "state")}
+            device.config["interface"]["name"] = interface_name()
+            device.start()
+            found = device.document()
+            assert found["interface"]["public_key"] == public
+            # Nothing is listed, so nothing is routed: the host keeps its own way out.
+            assert not any(r["routed"] for r in found["peers"][0]["allowed_ips"])
+            assert device.name not in device.space.run("ip", "route")
+            device.space.run("ip", "route", "add", "10.9.0.0/24", "dev", device.name)
+            assert ping(device)
     finally:
         shutil.rmtree(etc)
 

@@ -40,7 +40,8 @@ class Tunnel:
     mtu_bytes: int = 1420
     addresses: frozenset[IpInterface] = frozenset()
     routes: frozenset[IpNetwork] = frozenset()
-    default_route: bool = False
+    # The IP versions (4, 6) whose default route leads into the tunnel.
+    default_route: frozenset[int] = frozenset()
     peers: tuple[TunnelPeer, ...] = ()
 
 
@@ -91,7 +92,9 @@ class RemoveRoute:
 
 @dataclass(frozen=True, slots=True)
 class SetDefaultRoute:
-    on: bool
+    """Give up the default routes that there are, and take those of these IP versions."""
+
+    versions: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,8 @@ def tunnel_of(config: Config, private_key: bytes | None) -> Tunnel:
     plain route: it would take the host's own way to the internet with it.
     """
     listed = [n for p in config.all_peers if p.allowed_ips_listed for n in p.allowed_ips]
+    every = [n for p in config.all_peers for n in p.allowed_ips if n.prefixlen == 0]
+    defaults = frozenset(n.version for n in every if config.interface.default_route)
     return Tunnel(
         private_key=private_key,
         listen_port=config.interface.listen_port,
@@ -150,7 +155,7 @@ def tunnel_of(config: Config, private_key: bytes | None) -> Tunnel:
         mtu_bytes=config.interface.mtu_bytes,
         addresses=frozenset(config.interface.addresses),
         routes=frozenset(n for n in listed if n.prefixlen > 0),
-        default_route=config.interface.default_route,
+        default_route=defaults,
         peers=tuple(tunnel_peer_of(p) for p in config.all_peers),
     )
 
@@ -186,8 +191,10 @@ def diff_peer(running: TunnelPeer | None, wanted: TunnelPeer) -> SetPeer | None:
 def diff(running: Tunnel, wanted: Tunnel) -> tuple[Change, ...]:
     """Return the least work that turns `running` into `wanted`."""
     changes: list[Change] = []
-    if running.default_route and not wanted.default_route:
-        changes.append(SetDefaultRoute(False))
+    # The mark names the table and the rules: another mark means to begin again.
+    again = running.default_route != wanted.default_route or running.fwmark != wanted.fwmark
+    if running.default_route and again:
+        changes.append(SetDefaultRoute(frozenset()))
     changes += [RemoveRoute(n) for n in _sorted(running.routes - wanted.routes)]
     gone = running.addresses - wanted.addresses
     changes += [RemoveAddress(a) for a in _sorted_addresses(gone)]
@@ -210,6 +217,6 @@ def diff(running: Tunnel, wanted: Tunnel) -> tuple[Change, ...]:
     new = wanted.addresses - running.addresses
     changes += [AddAddress(a) for a in _sorted_addresses(new)]
     changes += [AddRoute(n) for n in _sorted(wanted.routes - running.routes)]
-    if wanted.default_route and not running.default_route:
-        changes.append(SetDefaultRoute(True))
+    if wanted.default_route and again:
+        changes.append(SetDefaultRoute(wanted.default_route))
     return tuple(changes)

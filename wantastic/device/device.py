@@ -70,7 +70,7 @@ class Book:
     mtu_bytes: int = 0
     addresses: set[IpInterface] = field(default_factory=set)
     routes: set[IpNetwork] = field(default_factory=set)
-    default_route: bool = False
+    default_route: frozenset[int] = frozenset()
     endpoints: dict[bytes, HostPort] = field(default_factory=dict)
 
 
@@ -263,8 +263,8 @@ class Device:
             )
         else:
             self._conditions.clear("own_peer")
-        if wanted.default_route and self.mode != "tun":
-            wanted = replace(wanted, default_route=False)
+        if self.mode != "tun":
+            wanted = replace(wanted, default_route=frozenset())
         changes = d.diff(self.running(), wanted)
         before, self.config = self.config, config
         if self._applied and needs_restart(before, config):
@@ -312,8 +312,6 @@ class Device:
 
     def _set_fwmark(self, change: d.SetFwmark) -> None:
         self.engine.set_fwmark(change.mark)
-        if self._default:
-            self._set_default_route(d.SetDefaultRoute(False))
 
     def _set_bind_interface(self, change: d.SetBindInterface) -> None:
         self.engine.set_bind_interface(change.name or None)
@@ -365,27 +363,29 @@ class Device:
         if self._default:
             self._default.remove()
             self._default = None
-            if not self.config.interface.fwmark:
-                self.engine.set_fwmark(0)
-        self.book.default_route = False
-        if not change.on:
+            self.engine.set_fwmark(self.config.interface.fwmark)
+        self.book.default_route = frozenset()
+        if not change.versions:
             return
-        allowed = {n for peer in self.config.all_peers for n in peer.allowed_ips}
         mark = free_table(self._host, self.config.interface.fwmark)
         # The mark first: from the moment the rules stand, unmarked packets would loop.
         self.engine.set_fwmark(mark)
-        self._default = DefaultRoute(self._host, self.ifindex, mark)
-        for version in (4, 6):
-            if DEFAULTS[version] in allowed:
-                self._add_default(self._default, version)
-        self.book.default_route = True
+        default = DefaultRoute(self._host, self.ifindex, mark)
+        try:
+            for version in sorted(change.versions):
+                self._add_default(default, version)
+        except OSError:
+            default.remove()
+            self.engine.set_fwmark(self.config.interface.fwmark)
+            raise
+        self._default = default
+        self.book.default_route = change.versions
 
     def _add_default(self, default: DefaultRoute, version: int) -> None:
         try:
             default.add(version)
         except OSError as error:
             if version == 4:
-                default.remove()
                 raise
             # A host without IPv6 has no IPv6 traffic to lead into the tunnel.
             self._log.warning("no IPv6 default route", reason=error.strerror)
@@ -418,6 +418,7 @@ class Device:
         self._conditions.clear("socket_failed")
         self.peers.on_handshake(event.public_key)
         self.shook_hands(event.public_key)
+        self._judge_store()
 
     def _on_given_up(self, event: Event) -> None:
         self._log.info("no answer to handshakes", peer=event.public_key)
@@ -430,8 +431,17 @@ class Device:
         self._log.debug("source address lost; routing chooses anew", peer=event.public_key)
 
     def _on_floor(self, event: Event) -> None:
-        if self._store and not self._store.raise_floor(event.value):
-            self._log.warning("the clock floor could not be saved", reason=self._store.trouble)
+        if self._store:
+            self._store.raise_floor(event.value)
+            self._judge_store()
+
+    def _judge_store(self) -> None:
+        """Say when what should outlive a power cut cannot be saved."""
+        trouble = self._store.trouble if self._store else None
+        if trouble:
+            self._conditions.set("state_unsaved", "warning", trouble.problem, trouble.remedy)
+        else:
+            self._conditions.clear("state_unsaved")
 
     def _on_inner_closed(self, event: Event) -> None:
         reason = os.strerror(event.value) if event.value else "removed"

@@ -28,6 +28,7 @@ from wantastic.device.host import Host, LinuxHost
 from wantastic.device.resolver import Resolver, SystemResolver
 from wantastic.device.uapi_server import UapiServer
 from wantastic.device.view import view
+from wantastic.store.record import StoreError
 from wantastic.store.store import Store
 from wantastic.telemetry.conditions import Conditions
 from wantastic.telemetry.log import Log
@@ -128,6 +129,9 @@ class Service:
 
     async def start(self) -> None:
         """Bring everything up; on an error nothing is left behind."""
+        # First of all: a signal while rules are being made must not leave them behind.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop)
         key = None if self.plan.is_bare else self._load()
         self._judge_features()
         self._host = self._world.host()
@@ -221,8 +225,6 @@ class Service:
         self._event_fd = self.device.engine.event_fd
         loop.add_reader(self._event_fd, self._events)
         self._host.watch(self._notice)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.call_later(TICK_S, self._tick)
         loop.call_later(SOCKET_CHECK_S, self._check_socket)
@@ -269,7 +271,7 @@ class Service:
         before = self.config
         try:
             key = self._load()
-        except (ConfigError, OSError) as error:
+        except (ConfigError, StoreError, OSError) as error:
             self.config = before
             remedy = "Correct it and send SIGHUP again; what ran goes on."
             self.conditions.set("reload_failed", "error", str(error), remedy)

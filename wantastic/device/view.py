@@ -69,7 +69,7 @@ def view(
         mtu_bytes=device.book.mtu_bytes,
         mode=device.mode,
         addresses=tuple(sorted(str(a) for a in device.book.addresses)),
-        default_route=device.book.default_route,
+        default_route=bool(device.book.default_route),
         peers=tuple(peers),
         drops=device.engine.drops(),
         statistics=device.engine.statistics(),

@@ -51,7 +51,8 @@ class StoreError(Exception):
         self.path = path
         self.errno = error.errno or 0
         self.remedy = REMEDIES.get(self.errno, "Check the file system that holds it.")
-        super().__init__(f"{path}: cannot be {action}: {error.strerror or error}. {self.remedy}")
+        self.problem = f"{path}: cannot be {action}: {error.strerror or error}"
+        super().__init__(f"{self.problem}. {self.remedy}")
 
 
 def seal(payload: bytes) -> bytes:

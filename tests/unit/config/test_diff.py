@@ -21,7 +21,7 @@ FIELD = {
     d.SetFwmark: ("fwmark", "mark"),
     d.SetBindInterface: ("bind_interface", "name"),
     d.SetMtu: ("mtu_bytes", "mtu_bytes"),
-    d.SetDefaultRoute: ("default_route", "on"),
+    d.SetDefaultRoute: ("default_route", "versions"),
 }
 
 
@@ -119,7 +119,7 @@ def test_an_equal_peer_is_never_touched(running: Tunnel, wanted: Tunnel) -> None
     [
         ({"interface__mtu": 1400}, [d.SetMtu(1400)]),
         ({"interface__listen_port": 0}, [d.SetListenPort(0)]),
-        ({"interface__default_route": True}, [d.SetDefaultRoute(True)]),
+        ({"interface__default_route": True}, [d.SetDefaultRoute(frozenset({4, 6}))]),
         (
             {"server__persistent_keepalive": 25},
             [d.SetPeer(BOB_PUBLIC, keepalive_s=25)],

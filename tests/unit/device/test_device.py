@@ -10,7 +10,7 @@ from ipaddress import ip_interface, ip_network
 import pytest
 
 from tests.support.configs import ALICE_PRIVATE, ALICE_PUBLIC, BOB_PUBLIC, document
-from tests.support.disks import CutDisk
+from tests.support.disks import RefusingDisk
 from tests.support.fake_engine import IFINDEX, FakeEngine
 from tests.support.fake_host import FakeHost
 from tests.unit.config.test_parse import parse
@@ -51,7 +51,8 @@ class Bench:
         self.engine = FakeEngine(**engine)  # type: ignore[arg-type]
         self.host = FakeHost()
         self.resolver = FakeResolver()
-        self.store = Store("/s", CutDisk())
+        self.disk = RefusingDisk()
+        self.store = Store("/s", self.disk)
         self.now = NOW
         self.lines: list[str] = []
         log = Log(sink=lambda level, line: self.lines.append(line))
@@ -238,6 +239,49 @@ def test_the_default_route_is_taken_only_when_asked_for() -> None:
     bench.device.apply(wanted(**LISTED), ALICE_PRIVATE)
     assert bench.host.policy == []
     assert bench.engine.fwmark == 0
+
+
+def test_the_default_route_follows_ranges_and_mark() -> None:
+    bench = Bench()
+    on = {"interface__default_route": True}
+    bench.start(wanted(**on, server__allowed_ips=["0.0.0.0/0"]))
+    assert {rule.version for rule in bench.host.policy} == {4}
+    bench.device.apply(wanted(**on, server__allowed_ips=["0.0.0.0/0", "::/0"]), ALICE_PRIVATE)
+    assert {rule.version for rule in bench.host.policy} == {4, 6}
+    bench.device.apply(wanted(**on, interface__fwmark=99), ALICE_PRIVATE)
+    assert bench.engine.fwmark == 99
+    assert {rule.table for rule in bench.host.policy} == {99, 254}
+    bench.device.apply(wanted(**on), ALICE_PRIVATE)
+    assert bench.engine.fwmark == 51820
+    assert {rule.table for rule in bench.host.policy} == {51820, 254}
+    bench.device.apply(wanted(interface__fwmark=7), ALICE_PRIVATE)
+    assert bench.host.policy == []
+    assert bench.engine.fwmark == 7
+
+
+def test_a_refused_default_route_is_undone_and_tried_again() -> None:
+    bench = Bench()
+    bench.host.refused = {"add_rule4": errno.EPERM}
+    bench.start(wanted(interface__default_route=True))
+    assert bench.codes() == ["default_route_failed"]
+    assert bench.engine.fwmark == 0
+    assert not bench.host.policy
+    bench.host.refused = {}
+    assert bench.device.apply(wanted(interface__default_route=True), ALICE_PRIVATE) == 1
+    assert bench.codes() == []
+
+
+def test_a_disk_that_refuses_is_a_condition() -> None:
+    from cext.engine.engine import EVENT_TIMESTAMP_FLOOR, Event
+
+    bench = Bench()
+    bench.start()
+    bench.disk.fail_at = 0
+    bench.device.on_event(Event(EVENT_TIMESTAMP_FLOOR, b"", NOW))
+    assert bench.codes() == ["state_unsaved"]
+    bench.disk.fail_at = -1
+    bench.device.on_event(Event(EVENT_TIMESTAMP_FLOOR, b"", NOW + 1))
+    assert bench.codes() == []
 
 
 def test_a_host_without_ipv6_gets_the_ipv4_default_route() -> None:
