@@ -46,6 +46,7 @@ class Agent:
     folder: Path
     config: dict[str, Any]
     process: subprocess.Popen[bytes] | None = None
+    limits: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -65,7 +66,7 @@ class Agent:
 
     def start(self, *flags: str, wait: bool = True) -> None:
         """Start, and wait until the tunnel is up."""
-        command = (*PROGRAM, "-config", str(self.write()), *flags)
+        command = (*self.limits, *PROGRAM, "-config", str(self.write()), *flags)
         environ = {"PYTHONPATH": str(ROOT), "WANTASTIC_RUN_DIR": str(self.folder / "run")}
         with (self.folder / "log").open("wb") as log:
             self.process = self.space.start(

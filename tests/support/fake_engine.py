@@ -48,6 +48,7 @@ class FakeEngine:
 
     busy_ports: set[int] = field(default_factory=set)
     no_tun: int = 0
+    room_for_peers: int = 10**6
     options: dict[str, Any] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     peers: dict[bytes, FakePeer] = field(default_factory=dict)
@@ -158,6 +159,8 @@ class FakeEngine:
         if public_key not in self.peers:
             if update_only:
                 return False
+            if len(self.peers) >= self.room_for_peers:
+                raise MemoryError("no memory for another peer or range")
             self.peers[public_key] = FakePeer()
         peer = self.peers[public_key]
         if preshared_key is not None:

@@ -342,6 +342,36 @@ def test_the_document_s_file_as_printed(spaces: Spaces, hub: peers.Node, tmp_pat
         shutil.rmtree(etc)
 
 
+def test_a_full_disk_and_few_descriptors(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    netns.sh("mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(state))
+    try:
+        with agent(spaces[0], tmp_path, server(hub)) as device:
+            admit(hub, device)
+            with pytest.raises(OSError, match="No space"):
+                (state / "filler").write_bytes(bytes(1 << 20))
+            device.limits = ("prlimit", "--nofile=64:64")
+            device.start()
+            assert ping(device)
+            wait_for(lambda: "state_unsaved" in str(device.document()["conditions"]))
+            (state / "filler").unlink()
+            device.reload()
+            assert ping(device)
+            assert device.stop() == 0
+            # A new device that cannot keep its identity does not start.
+            for file in state.iterdir():
+                file.unlink()
+            with pytest.raises(OSError, match="No space"):
+                (state / "filler").write_bytes(bytes(1 << 20))
+            device.start(wait=False)
+            assert device.process
+            assert device.process.wait(10) == 8
+            assert "Free some space" in device.log
+    finally:
+        netns.sh("umount", str(state))
+
+
 # -- how it ends when it cannot begin --
 
 

@@ -88,6 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, as `| head` does; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return exits.OK
+    except Exception as error:
+        if {"-v", "--v", "-vv", "--vv"} & set(arguments):
+            raise
+        kind = type(error).__name__
+        sys.stderr.write(f"wantasticd: {kind}: {error}. With -v it tells where.\n")
+        return exits.FAILED
 
 
 if __name__ == "__main__":

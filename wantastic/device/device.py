@@ -285,7 +285,7 @@ class Device:
         code, subject = CONDITION_OF[type(change)], subject_of(change)
         try:
             DOERS[type(change)](self, change)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             reason = (
                 f"{CHANGE_NAMES[type(change)]} failed: {getattr(error, 'strerror', 0) or error}"
             )

@@ -50,6 +50,8 @@ def apply_set(engine: Engine, request: Set) -> int:
         return error.errno or errno.EIO
     except ValueError:
         return errno.EINVAL
+    except MemoryError:
+        return errno.ENOMEM
     return 0
 
 

@@ -38,6 +38,8 @@ def subject_of(change: d.Change) -> str:
 def remedy_for(change: d.Change, error: Exception) -> str:
     """Return what a user can do about a change that failed."""
     code = error.errno if isinstance(error, OSError) else 0
+    if isinstance(error, MemoryError):
+        return "Raise memory_limit, or configure fewer peers and ranges."
     if isinstance(change, d.AddRoute) and code == errno.EEXIST:
         return "The host has another route for this range: remove that, or the range."
     if isinstance(change, d.AddAddress) and code in (errno.EACCES, errno.EOPNOTSUPP):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wantastic.cli import exits
+from wantastic.cli import exits, main
 from wantastic.cli.args import (
     SUBCOMMANDS,
     SWITCHES,
@@ -166,6 +166,21 @@ def test_flags_go_over_the_file_at_every_reload() -> None:
     assert config.exit_node.enabled
     assert config.log.level == "trace"
     assert override_of(Run("c"))(Config()) == Config()
+
+
+def test_the_unforeseen_is_one_line_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(command: Check) -> int:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setitem(main.COMMANDS, Check, fail)
+    assert main.main(["-config", "c", "-check"]) == exits.FAILED
+    assert capsys.readouterr().err == (
+        "wantasticd: RuntimeError: no such luck. With -v it tells where.\n"
+    )
+    with pytest.raises(RuntimeError):
+        main.main(["-config", "c", "-check", "-v"])
 
 
 @pytest.mark.parametrize("flag", ["-version", "-help"])

@@ -224,6 +224,15 @@ def test_a_route_that_an_address_made_is_fine() -> None:
     assert bench.device.route_state("10.9.0.0/16")
 
 
+def test_too_many_peers_are_a_condition() -> None:
+    bench = Bench(room_for_peers=1)
+    more = [{"public_key": encode_key(b"\x07" * 32), "allowed_ips": ["10.10.0.0/16"]}]
+    bench.start(wanted(peers=more))
+    assert list(bench.engine.peers) == [BOB_PUBLIC]
+    assert bench.codes() == ["peer_failed"]
+    assert "memory_limit" in bench.conditions.all()[0].remedy
+
+
 # -- the default route --
 
 

@@ -160,6 +160,14 @@ def test_our_own_key_as_a_peer_is_passed_over() -> None:
     assert list(engine.peers) == [BOB_PUBLIC]
 
 
+def test_no_memory_for_another_peer_is_told() -> None:
+    engine = FakeEngine(room_for_peers=1)
+    engine.start()
+    peers = [PeerSet(BOB_PUBLIC), PeerSet(ALICE_PUBLIC)]
+    assert apply_set(engine, Set(peers=peers)) == errno.ENOMEM
+    assert list(engine.peers) == [BOB_PUBLIC]
+
+
 def test_a_taken_port_is_told() -> None:
     engine = FakeEngine(busy_ports={9})
     engine.start()
