@@ -199,11 +199,11 @@ def test_a_flood_costs_cookies_and_no_memory() -> None:
 def test_a_flood_keeps_load_up_and_then_99_percent_get_cookies() -> None:
     device = loaded(handshake_queue=256)
     cookies = 0
-    for i in range(30000):
+    for i in range(12000):
         now_ns = START_NS + i * 100_000
         device.receive(now_ns, fake_initiation(i, public_key("ours")), HOME)
         cookies += len(device.transmits(now_ns))
-    assert cookies >= 0.99 * 30000
+    assert cookies >= 0.99 * 12000
 
 
 def test_during_a_flood_a_peer_gets_in_on_its_second_try() -> None:
