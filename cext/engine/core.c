@@ -90,6 +90,8 @@ void core_destroy(struct engine_core *core)
 	/* Decrypted packets are secrets too. */
 	if (core->in.area)
 		secret_erase(core->in.area, core->in.area_size);
+	if (core->out.packet)
+		secret_erase(core->out.packet, core->out.packet_capacity);
 	arena_release(&core->arena);
 	free(core);
 }

@@ -71,9 +71,11 @@ class Engine:
         mtu: int = 1420,
         disable: frozenset[str] = ...,
     ) -> None:
-        """Reserve all pools. `disable` names host features to do without, as an old
-        kernel would: "vnet_hdr", "tso", "uso", "gso_max", "udp_gso", "udp_gro",
-        "mmsg", "pktinfo", "ipv6"."""
+        """Reserve all pools: at least 1 MiB, unrestricted from 4 MiB on, 8 MiB when not
+        given. `threads` (1 to 16): one does everything, the others help it with the
+        cryptography of large batches. `disable` names host features to do without,
+        as an old kernel would: "vnet_hdr", "tso", "uso", "gso_max", "udp_gso",
+        "udp_gro", "mmsg", "pktinfo", "ipv6"."""
 
     def start(self) -> None:
         """Start the native thread. Nothing is bound yet."""
@@ -134,7 +136,7 @@ class Engine:
         update_only: bool = False,
     ) -> bool:
         """Add a peer or change what is not None; its session is kept. False when
-        `update_only` found none."""
+        `update_only` found none, and for the device's own public key, which is no peer."""
 
     def remove_peer(self, public_key: bytes) -> bool: ...
     def remove_all_peers(self) -> None: ...

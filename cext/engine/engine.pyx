@@ -275,7 +275,7 @@ cdef class Engine:
     def __cinit__(self, *, size_t memory_limit_bytes=c.MEMORY_LIMIT_DEFAULT, int threads=1,
                   int mtu=1420, disable=frozenset()):
         cdef uint32_t features = HOST_ALL_FEATURES
-        cdef uint8_t probe
+        cdef uint8_t probe = 0
         cdef unsigned int i
         names = {host_feature_name(i).decode(): i for i in range(HOST_FEATURE_COUNT)}
         unknown = sorted(set(disable) - set(names))

@@ -224,10 +224,10 @@ cdef void outbound_packet(engine_core *core, uint64_t now_ns, uint8_t *packet,
 
 
 cdef void outbound_staged(engine_core *core, uint64_t now_ns) noexcept nogil:
-    cdef wg_peer *peer
-    cdef const uint8_t *packet
+    cdef wg_peer *peer = NULL
+    cdef const uint8_t *packet = NULL
     cdef uint8_t *slot
-    cdef uint32_t length
+    cdef uint32_t length = 0
     while wg_next_staged(core.device, now_ns, &peer, &packet, &length):
         slot = reserve(core, now_ns, length)
         if slot == NULL:

@@ -184,12 +184,23 @@ int tun_open(struct tun *t, const char *name, uint32_t mtu, int netns_fd, uint32
 	return request.result;
 }
 
+/* A descriptor of somebody else: never block on it, never leak it to a child. */
+static int adopt(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return -errno;
+	return 0;
+}
+
 int tun_attach(struct tun *t, int fd, uint32_t mtu, uint32_t wanted)
 {
-	int flags = fcntl(fd, F_GETFL), error;
+	int error = adopt(fd);
 
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
+	if (error)
+		return error;
 	if (!mtu_is_possible(mtu))
 		return -EINVAL;
 	t->fd = fd;
@@ -203,11 +214,11 @@ int tun_attach(struct tun *t, int fd, uint32_t mtu, uint32_t wanted)
 
 int tun_attach_socket(struct tun *t, int fd, uint32_t mtu)
 {
-	int flags = fcntl(fd, F_GETFL), type = 0;
+	int error = adopt(fd), type = 0;
 	socklen_t len = sizeof(type);
 
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
+	if (error)
+		return error;
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return -errno;
 	if ((type != SOCK_SEQPACKET && type != SOCK_DGRAM) || !mtu_is_possible(mtu))

@@ -177,6 +177,35 @@ def test_over_outer_ipv6() -> None:
         carry(b, a, "fd09::1", 4 << 20)
 
 
+@pytest.mark.parametrize("outer", [4, 6])
+def test_congestion_notification_is_shown_outside(outer: int) -> None:
+    """The inner ECN codepoint goes into the outer header, the DSCP does not."""
+    with Sides([], [], outer=outer) as (a, b):
+        for side in (a, b):
+            side.space.run("sysctl", "-qw", "net.ipv4.tcp_ecn=1")
+        a.ping("10.9.0.2")
+        what = "ip[1] == 2" if outer == 4 else "ip6[0:2] & 0xfff0 == 0x6020"
+        filter_text = f"udp port {PORT} and {what}"
+        seen = subprocess.Popen(
+            b.space.command("tcpdump", "-n", "-i", "eth0", "-c", "5", filter_text),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert seen.stderr
+        try:
+            while "listening" not in seen.stderr.readline():
+                pass
+            carry(a, b, "10.9.0.2", 1 << 20)
+            carry(a, b, "fd09::2", 1 << 20)
+            assert seen.wait(10) == 0
+        finally:
+            seen.kill()
+            seen.wait()
+            seen.stderr.close()
+        assert a.engine.drops().get("host_send_failed", 0) == 0
+
+
 def test_super_packets_are_used(sides: tuple[Side, Side]) -> None:
     a, b = sides
     if not a.engine.features()["tso"]:
