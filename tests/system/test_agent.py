@@ -263,6 +263,14 @@ def test_the_interface_deleted_by_hand_ends_the_agent(
         assert device.process.wait(5) == 0
 
 
+def test_a_removed_socket_is_made_again(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
+    with agent(spaces[0], tmp_path, server(hub)) as device:
+        device.start()
+        Path(f"/var/run/wireguard/{device.name}.sock").unlink()
+        wait_for(lambda: device.space.run("wg", "show", device.name, check=False))
+        assert not device.ended()
+
+
 def test_a_name_that_moves_is_followed(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
     """The first address of the name is dead; the tunnel comes by the second."""
     etc = Path("/etc/netns") / spaces[0].name

@@ -117,6 +117,7 @@ class Service:
         self._stop = asyncio.Event()
         self._settling: asyncio.TimerHandle | None = None
         self._wan_changed = False
+        self._reopening: asyncio.Task[None] | None = None
         # Remembered: a stopped engine has none.
         self._event_fd = -1
         self._started_unix_ns = world.unix_ns()
@@ -198,16 +199,8 @@ class Service:
 
     async def _listen(self) -> None:
         """Open the sockets that `wg` and `-status` use."""
+        await self._open_uapi()
         name = self.device.name
-        try:
-            await self._uapi.start(name, self.plan.uapi_fd)
-        except OSError as error:
-            reason = f"the socket for wg cannot be made: {error.strerror or error}"
-            if self.plan.is_bare:
-                remedy = "End the program that has this interface."
-                raise StartError("uapi_failed", reason, remedy) from error
-            remedy = "Make /var/run/wireguard writable if you want to use wg."
-            self.conditions.set("uapi_failed", "warning", reason, remedy)
         self._status = StatusServer(
             socket_folder() / f"{name}.sock", {"status": lambda: render_status(self.status())}
         )
@@ -217,6 +210,17 @@ class Service:
             reason = f"the status socket cannot be made: {error.strerror or error}"
             remedy = "Set WANTASTIC_RUN_DIR to a folder that can be written."
             self.conditions.set("status_failed", "warning", reason, remedy)
+
+    async def _open_uapi(self) -> None:
+        try:
+            await self._uapi.start(self.device.name, self.plan.uapi_fd)
+        except OSError as error:
+            reason = f"the socket for wg cannot be made: {error.strerror or error}"
+            if self.plan.is_bare:
+                remedy = "End the program that has this interface."
+                raise StartError("uapi_failed", reason, remedy) from error
+            remedy = "Make /var/run/wireguard writable if you want to use wg."
+            self.conditions.set("uapi_failed", "warning", reason, remedy)
 
     def _follow(self) -> None:
         """Watch the engine, the network, signals and time."""
@@ -334,11 +338,23 @@ class Service:
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _check_socket(self) -> None:
+        """A removed socket file ends a bare interface, as with wireguard-go; an agent's
+        tunnel is worth more than the file, which is made again."""
+        if self._stop.is_set():
+            return
+        loop = asyncio.get_running_loop()
         if self._uapi.is_removed():
-            self.log.info("the socket for wg was removed: the interface goes too")
-            self.stop()
-        elif not self._stop.is_set():
-            asyncio.get_running_loop().call_later(SOCKET_CHECK_S, self._check_socket)
+            if self.plan.is_bare:
+                self.log.info("the socket for wg was removed: the interface goes too")
+                self.stop()
+                return
+            self.log.warning("the socket for wg was removed: made again")
+            self._reopening = loop.create_task(self._reopen_uapi())
+        loop.call_later(SOCKET_CHECK_S, self._check_socket)
+
+    async def _reopen_uapi(self) -> None:
+        await self._uapi.close()
+        await self._open_uapi()
 
 
 def what_changed(notice: nl.Body, bound_to: str) -> bool | None:
