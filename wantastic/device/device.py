@@ -10,8 +10,9 @@ Theory of operation
   A step that the host refuses becomes a condition, and is tried again at the next
   apply(), because it never entered the book.
 
-  Events of the engine and notices of the host come in through on_event() and
-  on_notice(); tick() is called every TICK_S. None of them waits for anything.
+  Events of the engine come in through on_event(), changes of the host through
+  on_link() and on_network_change(); peers.tick() is called every TICK_S. None of them
+  waits for anything.
 """
 
 from __future__ import annotations
