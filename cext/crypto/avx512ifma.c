@@ -223,25 +223,29 @@ struct rows {
 	vec a, b, c, d;
 };
 
+INLINE __m128i last_row(const struct block_group *g, unsigned int i)
+{
+	return _mm_setr_epi32((int)g->counter[i], (int)g->nonce[0][i], (int)g->nonce[1][i],
+			      (int)g->nonce[2][i]);
+}
+
 INLINE void rows_load(struct rows *r, const struct block_group *g, unsigned int first)
 {
-	const uint8_t *k[4];
-	uint32_t d[4][4];
+	unsigned int lane[4];
+	vec d;
 
 	UNROLL
-	for (unsigned int i = 0; i < 4; i++) {
-		unsigned int lane = first + i < g->n ? first + i : first;
-
-		k[i] = g->key[lane];
-		d[i][0] = g->counter[lane];
-		d[i][1] = g->nonce[0][lane];
-		d[i][2] = g->nonce[1][lane];
-		d[i][3] = g->nonce[2][lane];
-	}
+	for (unsigned int i = 0; i < 4; i++)
+		lane[i] = first + i < g->n ? first + i : first;
 	r->a = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)sigma));
-	r->b = four_rows(k[0], k[1], k[2], k[3]);
-	r->c = four_rows(k[0] + 16, k[1] + 16, k[2] + 16, k[3] + 16);
-	r->d = _mm512_loadu_si512(d);
+	r->b = four_rows(g->key[lane[0]], g->key[lane[1]], g->key[lane[2]], g->key[lane[3]]);
+	r->c = four_rows(g->key[lane[0]] + 16, g->key[lane[1]] + 16, g->key[lane[2]] + 16,
+			 g->key[lane[3]] + 16);
+	/* Not through memory: a vector load right after word stores would stall. */
+	d = _mm512_castsi128_si512(last_row(g, lane[0]));
+	d = _mm512_inserti32x4(d, last_row(g, lane[1]), 1);
+	d = _mm512_inserti32x4(d, last_row(g, lane[2]), 2);
+	r->d = _mm512_inserti32x4(d, last_row(g, lane[3]), 3);
 }
 
 /* Rows of four blocks become the blocks themselves. */

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Poly1305 (RFC 8439 section 2.5) in limbs of one machine word. */
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #include "base/endian.h"
 #include "base/secret.h"
 #include "crypto/poly1305.h"
@@ -37,34 +41,60 @@ void poly1305_init(struct poly1305 *p, const uint8_t key[POLY1305_KEY_LEN])
  * (top & ~3) + (top >> 2) it needs no multiplication.
  */
 #if WORD_BITS == 64
+/* *sum = a + b + carry; compilers make poor code of 128-bit sums, and good of this. */
+static inline uint64_t add_carry(uint64_t carry, uint64_t a, uint64_t b, uint64_t *sum)
+{
+#ifdef __x86_64__
+	unsigned long long s;
+
+	carry = _addcarry_u64((unsigned char)carry, a, b, &s);
+	*sum = s;
+	return carry;
+#else
+	a += carry;
+	carry = a < carry;
+	*sum = a + b;
+	return carry + (*sum < b);
+#endif
+}
+
+static inline void multiply(uint64_t *lo, uint64_t *hi, uint64_t a, uint64_t b)
+{
+	unsigned __int128 product = (unsigned __int128)a * b;
+
+	*lo = (uint64_t)product;
+	*hi = (uint64_t)(product >> 64);
+}
+
 void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_word top)
 {
 	const uint64_t r0 = p->r[0], r1 = p->r[1], s1 = p->s[1];
 	uint64_t h0 = p->h[0], h1 = p->h[1], h2 = p->h[2], c;
-	unsigned __int128 d0, d1;
+	uint64_t a0, a1, b0, b1, d0, d1, e0, e1;
 
 	for (; blocks; blocks--, in += POLY1305_BLOCK) {
-		d0 = (unsigned __int128)h0 + load_le64(in);
-		d1 = (unsigned __int128)h1 + load_le64(in + 8) + (uint64_t)(d0 >> 64);
-		h0 = (uint64_t)d0;
-		h1 = (uint64_t)d1;
-		h2 += (uint64_t)(d1 >> 64) + top;
+		c = add_carry(0, h0, load_le64(in), &h0);
+		c = add_carry(c, h1, load_le64(in + 8), &h1);
+		h2 += c + top;
 
-		d0 = (unsigned __int128)h0 * r0 + (unsigned __int128)h1 * s1;
-		d1 = (unsigned __int128)h0 * r1 + (unsigned __int128)h1 * r0 + h2 * s1;
-		h2 *= r0;
+		multiply(&a0, &a1, h0, r0);
+		multiply(&b0, &b1, h1, s1);
+		multiply(&d0, &d1, h0, r1);
+		multiply(&e0, &e1, h1, r0);
+		c = add_carry(0, a0, b0, &a0);
+		add_carry(c, a1, b1, &a1);
+		c = add_carry(0, d0, e0, &d0);
+		add_carry(c, d1, e1, &d1);
+		c = add_carry(0, d0, h2 * s1, &d0);
+		d1 += c;
+		c = add_carry(0, d0, a1, &h1);
+		h2 = h2 * r0 + d1 + c;
 
-		h0 = (uint64_t)d0;
-		d1 += (uint64_t)(d0 >> 64);
-		h1 = (uint64_t)d1;
-		h2 += (uint64_t)(d1 >> 64);
 		c = (h2 >> 2) + (h2 & ~UINT64_C(3));
 		h2 &= 3;
-		d0 = (unsigned __int128)h0 + c;
-		h0 = (uint64_t)d0;
-		d1 = (unsigned __int128)h1 + (uint64_t)(d0 >> 64);
-		h1 = (uint64_t)d1;
-		h2 += (uint64_t)(d1 >> 64);
+		c = add_carry(0, a0, c, &h0);
+		c = add_carry(c, h1, 0, &h1);
+		h2 += c;
 	}
 	p->h[0] = h0;
 	p->h[1] = h1;
