@@ -31,7 +31,9 @@ typedef __m512i vec;
 /* ---- ChaCha20 ---- */
 
 #define ROL _mm512_rol_epi32
+#define ROL256 _mm256_rol_epi32
 #include "crypto/rounds.h"
+#include "crypto/rows256.h"
 
 /* x[i] holds word i of 16 blocks: afterwards x[i] is block i. */
 INLINE void transpose16(vec x[16])
@@ -213,98 +215,26 @@ static void avx512_xor_run(const uint8_t *key, const uint32_t nonce[3], uint32_t
 	}
 }
 
-/*
- * Few blocks, as rows: one register holds row a (b, c, d) of four blocks.  Half
- * the time of the lanes above for up to 8 blocks: a lone small packet.
- */
-#define TURN(v, n) _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)((n) == 1 ? 0x39 : (n) == 2 ? 0x4e : 0x93))
-
-struct rows {
-	vec a, b, c, d;
-};
-
-INLINE __m128i last_row(const struct block_group *g, unsigned int i)
+static __attribute__((noinline)) void xor_up_to_2(const struct block_group *g)
 {
-	return _mm_setr_epi32((int)g->counter[i], (int)g->nonce[0][i], (int)g->nonce[1][i],
-			      (int)g->nonce[2][i]);
-}
-
-INLINE void rows_load(struct rows *r, const struct block_group *g, unsigned int first)
-{
-	unsigned int lane[4];
-	vec d;
-
-	UNROLL
-	for (unsigned int i = 0; i < 4; i++)
-		lane[i] = first + i < g->n ? first + i : first;
-	r->a = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)sigma));
-	r->b = four_rows(g->key[lane[0]], g->key[lane[1]], g->key[lane[2]], g->key[lane[3]]);
-	r->c = four_rows(g->key[lane[0]] + 16, g->key[lane[1]] + 16, g->key[lane[2]] + 16,
-			 g->key[lane[3]] + 16);
-	/* Not through memory: a vector load right after word stores would stall. */
-	d = _mm512_castsi128_si512(last_row(g, lane[0]));
-	d = _mm512_inserti32x4(d, last_row(g, lane[1]), 1);
-	d = _mm512_inserti32x4(d, last_row(g, lane[2]), 2);
-	r->d = _mm512_inserti32x4(d, last_row(g, lane[3]), 3);
-}
-
-/* Rows of four blocks become the blocks themselves. */
-INLINE void rows_blocks(vec o[4], struct rows *x, const struct rows *start)
-{
-	vec a = ADD32(x->a, start->a), b = ADD32(x->b, start->b);
-	vec c = ADD32(x->c, start->c), d = ADD32(x->d, start->d);
-	vec p = _mm512_shuffle_i32x4(a, b, 0x44), q = _mm512_shuffle_i32x4(c, d, 0x44);
-	vec r = _mm512_shuffle_i32x4(a, b, 0xee), s = _mm512_shuffle_i32x4(c, d, 0xee);
-
-	o[0] = _mm512_shuffle_i32x4(p, q, 0x88);
-	o[1] = _mm512_shuffle_i32x4(p, q, 0xdd);
-	o[2] = _mm512_shuffle_i32x4(r, s, 0x88);
-	o[3] = _mm512_shuffle_i32x4(r, s, 0xdd);
+	rows_xor_group(g, 1);
 }
 
 static __attribute__((noinline)) void xor_up_to_4(const struct block_group *g)
 {
-	struct rows s, x;
-	vec o[4];
-
-	rows_load(&s, g, 0);
-	x = s;
-	for (int round = 0; round < 20; round += 2)
-		CHACHA_ROWS(x);
-	rows_blocks(o, &x, &s);
-	UNROLL
-	for (unsigned int i = 0; i < 4; i++)
-		if (i < g->n)
-			xor_lane(g, i, o[i]);
+	rows_xor_group(g, 2);
 }
 
 static __attribute__((noinline)) void xor_up_to_8(const struct block_group *g)
 {
-	struct rows s, x, t, y;
-	vec o[4], p[4];
-
-	rows_load(&s, g, 0);
-	rows_load(&t, g, 4);
-	x = s;
-	y = t;
-	for (int round = 0; round < 20; round += 2) {
-		CHACHA_ROWS(x);
-		CHACHA_ROWS(y);
-	}
-	rows_blocks(o, &x, &s);
-	rows_blocks(p, &y, &t);
-	UNROLL
-	for (unsigned int i = 0; i < 4; i++)
-		xor_lane(g, i, o[i]);
-	UNROLL
-	for (unsigned int i = 4; i < 8; i++)
-		if (i < g->n)
-			xor_lane(g, i, p[i - 4]);
+	rows_xor_group(g, 4);
 }
 
 static void avx512_xor_group(const struct block_group *g)
 {
-	if (g->n <= 4)
+	if (g->n <= 2)
+		xor_up_to_2(g);
+	else if (g->n <= 4)
 		xor_up_to_4(g);
 	else if (g->n <= 8)
 		xor_up_to_8(g);
@@ -735,7 +665,7 @@ static const struct lane_ops avx512_ops = {
 	.blocks = 16,
 	.run = 16,
 	.packets = 8,
-	.long_blocks = 16,
+	.long_blocks = 24,
 	.xor_group = avx512_xor_group,
 	.xor_run = avx512_xor_run,
 	.tags = avx512_tags,

@@ -18,9 +18,9 @@
  *	tags are computed for several packets side by side.
  *
  * Sealing: key blocks and data first, then the tags.  Opening: key blocks, tags,
- * comparison, and only packets that passed are decrypted.  Where all blocks of
- * a chunk fit one group, opening makes their key stream in that one go, into a
- * buffer, and still writes plaintext only after the comparison.
+ * comparison, and only packets that passed are decrypted.  Where one group can
+ * take the key blocks and all that is not a run, opening makes that key stream in
+ * one go, into a buffer, and still writes plaintext only after the comparison.
  *
  * Packets are grouped by length, so that the lanes of a chunk end together.
  * Branches depend on lengths, counts and verdicts, never on keys or contents.
@@ -85,10 +85,22 @@ static void push_key_blocks(struct chunk *c)
 		push(c, &c->packet[i], 0, zeros, c->block0[i], CHACHA_BLOCK);
 }
 
-static void push_data(struct chunk *c, const struct packet *p)
+static inline size_t blocks_of(size_t len)
+{
+	return (len + CHACHA_BLOCK - 1) / CHACHA_BLOCK;
+}
+
+/* How many of a packet's blocks go through as a run. */
+static inline size_t run_of(const struct chunk *c, const struct packet *p)
 {
 	size_t blocks = p->len / CHACHA_BLOCK;
-	size_t run = blocks - blocks % c->ops->run;
+
+	return blocks - blocks % c->ops->run;
+}
+
+static void push_data(struct chunk *c, const struct packet *p)
+{
+	size_t run = run_of(c, p);
 	size_t done = run * CHACHA_BLOCK, part;
 
 	if (run)
@@ -182,41 +194,55 @@ static void seal_chunk(struct chunk *c)
 	erase_chunk(c);
 }
 
+#if defined(__SSE2__) || defined(__ARM_NEON)
+typedef uint64_t xor_word __attribute__((vector_size(16)));
+#else
+typedef size_t xor_word;
+#endif
+
 void lanes_xor(uint8_t *out, const uint8_t *in, const uint8_t *stream, size_t len)
 {
 	size_t i = 0;
+	xor_word a, b;
 
-	for (; i + 8 <= len; i += 8)
-		store_le64(out + i, load_le64(in + i) ^ load_le64(stream + i));
+	for (; i + sizeof(a) <= len; i += sizeof(a)) {
+		memcpy(&a, in + i, sizeof(a));
+		memcpy(&b, stream + i, sizeof(b));
+		a ^= b;
+		memcpy(out + i, &a, sizeof(a));
+	}
 	for (; i < len; i++)
 		out[i] = in[i] ^ stream[i];
 }
 
-static inline size_t blocks_of(size_t len)
-{
-	return (len + CHACHA_BLOCK - 1) / CHACHA_BLOCK;
-}
-
-/* All blocks fit one group: make the whole key stream now, use it if the tag is right. */
+/*
+ * Make the key stream of all blocks that no run covers together with the key
+ * blocks, and use it if the tag is right: all of a chunk that fits one group, and
+ * the end of a lone packet, which would else be a second, almost empty group.
+ */
 static unsigned int open_chunk_at_once(struct chunk *c)
 {
 	uint8_t stream[LANES_MAX][CHACHA_BLOCK] __attribute__((aligned(64)));
 	unsigned int first[CHUNK], used = 0, passed = 0;
 
 	for (unsigned int i = 0; i < c->n; i++) {
+		const struct packet *p = &c->packet[i];
+
 		first[i] = used;
-		for (size_t b = 0; b < blocks_of(c->packet[i].len); b++, used++)
-			push(c, &c->packet[i], (uint32_t)(1 + b), zeros, stream[used],
-			     CHACHA_BLOCK);
+		for (size_t b = run_of(c, p); b < blocks_of(p->len); b++, used++)
+			push(c, p, (uint32_t)(1 + b), zeros, stream[used], CHACHA_BLOCK);
 	}
 	flush(c);
 	tag_chunk(c, false);
 	for (unsigned int i = 0; i < c->n; i++) {
 		const struct packet *p = &c->packet[i];
+		size_t run = run_of(c, p), done = run * CHACHA_BLOCK;
 
 		if (!tag_equal(c->tag[i], p->in + p->len))
 			continue;
-		lanes_xor(p->out, p->in, stream[first[i]], p->len);
+		if (run)
+			c->ops->xor_run(p->key, p->nonce, 1, p->in, p->out, run);
+		lanes_xor(p->out + done, p->in + done, stream[first[i]], p->len - done);
 		passed |= 1u << i;
 	}
 	secret_erase(stream, used * sizeof(stream[0]));
@@ -232,7 +258,7 @@ static unsigned int open_chunk(struct chunk *c)
 	for (unsigned int i = 0; i < c->n; i++)
 		total += blocks_of(c->packet[i].len);
 	push_key_blocks(c);
-	if (total <= c->ops->blocks) {
+	if (c->n == 1 || total <= c->ops->blocks) {
 		passed = open_chunk_at_once(c);
 		erase_chunk(c);
 		return passed;
@@ -289,7 +315,10 @@ static void take_job(struct chunk *c, unsigned int i, const struct aead_job *j)
 	c->packet[i].nonce[2] = (uint32_t)(j->counter >> 32);
 }
 
-/* Who seals and opens a message of this length when it comes alone; NULL is us. */
+/*
+ * Who seals a message of this length when it comes alone; NULL is us.  Opening is
+ * always ours: the library would have to decrypt long messages twice.
+ */
 static const struct aead_variant *library_for(const struct aead_variant *v, size_t len)
 {
 #ifndef WT_CRYPTO_NO_OPENSSL
@@ -326,13 +355,8 @@ void lanes_open_batch(const struct aead_variant *v, struct aead_job *jobs, size_
 {
 	struct chunk c;
 	uint8_t order[AEAD_BATCH_MAX];
-	const struct aead_variant *library = n == 1 ? library_for(v, jobs[0].len) : NULL;
 	unsigned int passed;
 
-	if (library) {
-		library->open_batch(library, jobs, n);
-		return;
-	}
 	c.ops = v->ops;
 	c.group.n = 0;
 	sort_by_length(order, jobs, n);
@@ -383,12 +407,9 @@ void lanes_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, s
 bool lanes_open(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
 		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key)
 {
-	const struct aead_variant *library = library_for(v, len);
 	struct chunk c;
 	bool ok;
 
-	if (library)
-		return library->open(library, out, in, len, ad, ad_len, nonce, key);
 	take_message(&c, v, out, in, len, nonce, key);
 	push_key_blocks(&c);
 	flush(&c);

@@ -65,7 +65,7 @@ struct poly_lane {
  * @tags:	Authenticate several packets side by side
  * @poly_long:	Absorb consecutive whole blocks of one packet
  * @lone_max:	A packet alone in its batch, or with associated data, that is
- *		longer than this goes to the library
+ *		longer than this is sealed by the library
  */
 struct lane_ops {
 	unsigned int blocks;

@@ -34,7 +34,6 @@ typedef uint32x4_t vec;
 #define ROL(v, n)                                                              \
 	((n) == 16 ? vreinterpretq_u32_u16(vrev32q_u16(vreinterpretq_u16_u32(v))) \
 		   : vsriq_n_u32(vshlq_n_u32(v, n), v, 32 - (n)))
-#define TURN(v, n) vextq_u32(v, v, n)
 #include "crypto/rounds.h"
 
 /* ---- ChaCha20 ---- */

@@ -4,9 +4,7 @@
 #define WT_CRYPTO_ROUNDS_H
 
 /*
- * The includer defines ADD32, XOR, ROL(v, n) for n in {16, 12, 8, 7}, and, for
- * CHACHA_ROWS, TURN(v, n): each row's words moved down by n places.
- *
+ * The includer defines ADD32, XOR and ROL(v, n) for n in {16, 12, 8, 7}.
  * Four quarter rounds go in step: independent work lies side by side.
  */
 #define CHACHA_STEP(x, a0, b0, d0, a1, b1, d1, a2, b2, d2, a3, b3, d3, n)      \
@@ -34,31 +32,6 @@
 			CHACHA_STEP(x, 0, 5, 15, 1, 6, 12, 2, 7, 13, 3, 4, 14, 8); \
 			CHACHA_STEP(x, 10, 15, 5, 11, 12, 6, 8, 13, 7, 9, 14, 4, 7); \
 		}                                                              \
-	} while (0)
-
-#define CHACHA_ROW_ROUND(x)                                                    \
-	do {                                                                   \
-		x.a = ADD32(x.a, x.b);                                         \
-		x.d = ROL(XOR(x.d, x.a), 16);                                  \
-		x.c = ADD32(x.c, x.d);                                         \
-		x.b = ROL(XOR(x.b, x.c), 12);                                  \
-		x.a = ADD32(x.a, x.b);                                         \
-		x.d = ROL(XOR(x.d, x.a), 8);                                   \
-		x.c = ADD32(x.c, x.d);                                         \
-		x.b = ROL(XOR(x.b, x.c), 7);                                   \
-	} while (0)
-
-/* Two rounds over the rows a, b, c, d of one or more whole blocks. */
-#define CHACHA_ROWS(x)                                                         \
-	do {                                                                   \
-		CHACHA_ROW_ROUND(x);                                           \
-		x.b = TURN(x.b, 1);                                            \
-		x.c = TURN(x.c, 2);                                            \
-		x.d = TURN(x.d, 3);                                            \
-		CHACHA_ROW_ROUND(x);                                           \
-		x.b = TURN(x.b, 3);                                            \
-		x.c = TURN(x.c, 2);                                            \
-		x.d = TURN(x.d, 1);                                            \
 	} while (0)
 
 static const uint32_t sigma[4] = { 0x61707865, 0x3320646e, 0x79622d32, 0x6b206574 };
