@@ -81,6 +81,11 @@ class FakeTunnel:
 
 
 @dataclass
+class Standing:
+    severity: str
+
+
+@dataclass
 class FakeConditions:
     standing: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -89,6 +94,9 @@ class FakeConditions:
 
     def clear(self, code: str, subject: str = "") -> None:
         self.standing.pop((code, subject), None)
+
+    def all(self) -> list[Standing]:
+        return [Standing(severity) for severity in self.standing.values()]
 
 
 @dataclass
@@ -403,6 +411,17 @@ def test_a_refused_enrolment_says_so() -> None:
     assert world.conductor.status()["remedy"]
     world.conductor.trouble(TransportError("refused", "Nothing listens"))
     assert world.conditions.standing == {("refused", "control"): "warning"}
+
+
+def test_conditions_of_other_rooms_count() -> None:
+    world = running()
+    world.conditions.set("exit_node_missing", "warning", "", "")
+    world.conditions.set("note", "info", "", "")
+    world.run_for(1)
+    assert world.conductor.state is State.DEGRADED
+    world.conditions.clear("exit_node_missing")
+    world.run_for(1)
+    assert world.conductor.state is State.RUNNING
 
 
 def test_clock_offset() -> None:

@@ -17,7 +17,7 @@ States and who decides them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -92,6 +92,14 @@ class Conditions(Protocol):
         self, code: str, severity: Any, reason: str, remedy: str, subject: str = ""
     ) -> None: ...
     def clear(self, code: str, subject: str = "") -> None: ...
+    def all(self) -> Sequence[Condition]: ...
+
+
+class Condition(Protocol):
+    """One that stands."""
+
+    @property
+    def severity(self) -> str: ...
 
 
 class Log(Protocol):
@@ -166,7 +174,7 @@ class Conductor:
         self._rotate_at_s: float | None = None
         self._expire_at_unix_s = 0
         self._running = Running(None, Effective(config))
-        self._faults: set[tuple[str, str]] = set()
+        self._faulty = False
         self._control_fault = ""
         self._health: set[str] = set()
         self._report = ApplyReport()
@@ -380,6 +388,7 @@ class Conductor:
 
     def tick(self) -> None:
         """Look after what waits for time; call it every second or so."""
+        self._judge()
         if revert := self._trial.tick(self._now()):
             self._revert(revert)
         if self._now() >= self._nudge_at_s:
@@ -509,26 +518,26 @@ class Conductor:
             self.state_since_unix_s = self._unix()
             text = f"{before.value} -> {self.state.value}"
             self._log.info(text, because=event.value, action=action.value)
-            if self.state in HAS_TUNNEL and self._faults and self.state is not State.DEGRADED:
+            if self.state is State.RUNNING and self._faulty and event is not Event.RECOVERED:
                 self._event(Event.FAULT)
         assert action is not Action.START_TUNNEL or before is State.NEW
 
     def _set(self, code: str, severity: str, reason: str, remedy: str, subject: str) -> None:
         self._conditions.set(code, severity, reason, remedy, subject)
-        if severity == "info":
-            return
-        first = not self._faults
-        self._faults.add((code, subject))
-        if first and self.state not in (State.NEW, State.STOPPED):
-            self._event(Event.FAULT)
+        self._judge()
 
     def _clear(self, code: str, subject: str) -> None:
         self._conditions.clear(code, subject)
-        if (code, subject) not in self._faults:
+        self._judge()
+
+    def _judge(self) -> None:
+        """Follow whether a condition stands, whichever room set it."""
+        if self.state in (State.NEW, State.STOPPED):
             return
-        self._faults.discard((code, subject))
-        if not self._faults and self.state not in (State.NEW, State.STOPPED):
-            self._event(Event.RECOVERED)
+        faulty = any(c.severity != "info" for c in self._conditions.all())
+        if faulty != self._faulty:
+            self._faulty = faulty
+            self._event(Event.FAULT if faulty else Event.RECOVERED)
 
     def _save(self, record: Record, payload: bytes) -> bool:
         """Write to flash; a disk that refuses becomes a condition and not the end."""

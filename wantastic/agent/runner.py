@@ -290,6 +290,8 @@ class AgentService(Service):
         self.log.info("configuration read again", changes=changes)
         if before.auth != self._file.auth:
             self._restart_uplink()
+        elif self._uplink:
+            self._uplink.read_token_again()
 
     def _restart_uplink(self) -> None:
         """The control server or the way to it changed."""

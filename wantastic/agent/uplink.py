@@ -117,8 +117,9 @@ class Uplink:
         else:
             self._conductor.key_registered()
 
-    def use_token(self, token: str) -> None:
-        """The operator gave another enrolment token."""
+    def read_token_again(self) -> None:
+        """The operator may have given another enrolment token."""
+        token = self._token()
         self._log.hide(token)
         if self._plane:
             self._plane.use_token(token)
