@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.fuzz.config import fuzz_config
+from tests.fuzz.control import (
+    fuzz_configuration,
+    fuzz_error,
+    fuzz_sign_in,
+    fuzz_stored,
+)
 from tests.fuzz.netlink import fuzz_netlink
 from tests.fuzz.uapi import fuzz_uapi
 from wantastic.proxy.credentials import Credentials
@@ -32,6 +38,10 @@ def http_proxy(data: bytes) -> None:
 # "ROOM:NAME" -> the function
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "config:file": fuzz_config,
+    "control:configuration": fuzz_configuration,
+    "control:error": fuzz_error,
+    "control:sign_in": fuzz_sign_in,
+    "control:stored": fuzz_stored,
     "device:netlink": fuzz_netlink,
     "device:uapi": fuzz_uapi,
     "proxy:socks5": socks5,
