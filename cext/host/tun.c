@@ -18,6 +18,13 @@
 #include "host/netlink.h"
 #include "host/udp.h"
 
+/*
+ * Packets that the kernel keeps for us while we do something else.  TUN's own
+ * 500 are 10 ms of small packets on a busy router; the kernel's WireGuard queues
+ * as many as this.
+ */
+#define QUEUE_PACKETS 1000
+
 void tun_init(struct tun *t)
 {
 	memset(t, 0, sizeof(*t));
@@ -71,6 +78,19 @@ static int apply_mtu(struct tun *t, uint32_t mtu)
 	return ioctl(t->control, SIOCSIFMTU, &request) < 0 ? -errno : 0;
 }
 
+/* The host's own bursts have to wait somewhere; what the kernel will not lengthen stays. */
+static void apply_queue_length(struct tun *t)
+{
+	struct ifreq request;
+
+	memset(&request, 0, sizeof(request));
+	memcpy(request.ifr_name, t->name, sizeof(t->name));
+	if (ioctl(t->control, SIOCGIFTXQLEN, &request) < 0 || request.ifr_qlen >= QUEUE_PACKETS)
+		return;
+	request.ifr_qlen = QUEUE_PACKETS;
+	ioctl(t->control, SIOCSIFTXQLEN, &request);
+}
+
 /* What an opened device still needs; on the thread that is in its namespace. */
 static int configure(struct tun *t, uint32_t mtu, uint32_t wanted)
 {
@@ -107,6 +127,7 @@ static int configure(struct tun *t, uint32_t mtu, uint32_t wanted)
 	if (error)
 		return error;
 	t->mtu = mtu;
+	apply_queue_length(t);
 	if (t->features & HOST_TSO && wanted & HOST_GSO_MAX &&
 	    netlink_set_gso_max(t->ifindex, gso_max_bytes(mtu), UDP_SEGMENTS_MAX) == 0)
 		t->features |= HOST_GSO_MAX;

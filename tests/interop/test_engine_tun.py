@@ -312,6 +312,7 @@ def test_another_namespace_holds_the_device() -> None:
             engine.start()
             info = engine.open_tun("wt0", 1300, fd)
             assert "mtu 1300" in space.run("ip", "link", "show", "wt0")
+            assert "qlen 1000" in space.run("ip", "link", "show", "wt0")
             engine.set_mtu(1280)
             assert "mtu 1280" in space.run("ip", "link", "show", "wt0")
             assert info.ifindex > 0
