@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -43,14 +44,12 @@ class Connection(asyncio.Protocol):
         return len(self._calls) + len(self._held)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes, whose methods they have.
+        self._transport = cast(asyncio.Transport, transport)
         # SETTINGS_INITIAL_WINDOW_SIZE, then the connection's own window.
         settings = b"\x00\x04" + LARGEST_WINDOW.to_bytes(4, "big")
         grown = (LARGEST_WINDOW - FIRST_WINDOW).to_bytes(4, "big")
-        transport.write(
-            PREFACE + _frame(SETTINGS, 0, 0, settings) + _frame(WINDOW_UPDATE, 0, 0, grown)
-        )
+        self._write(PREFACE + _frame(SETTINGS, 0, 0, settings) + _frame(WINDOW_UPDATE, 0, 0, grown))
 
     def connection_lost(self, error: Exception | None) -> None:
         calls, self._calls = self._calls, {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_interface
@@ -30,6 +31,7 @@ from wantastic.server.addresses import parse_pools
 from wantastic.server.hub import Hub
 
 MTU = 1420
+INSIDE = "WANTASTIC_TEST_INSIDE_NAMESPACE"
 
 
 class TunnelDevice:
@@ -235,6 +237,53 @@ def test_the_hub_keeps_tenants_apart_and_answers_both_families() -> None:
     assert checksum(pseudo + answered[40:]) == 0
     for broken in (b"", b"\x45", b"\x60" + bytes(30), b"\x00" * 40):
         assert hub.forward(broken) is None
+
+
+@pytest.mark.interop
+def test_a_tun_gateway_answers_through_the_kernel(tmp_path: Path) -> None:
+    """Runs itself again in a namespace of its own, where a TUN device disturbs nobody."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    if INSIDE not in os.environ:
+        namespace = f"server-tun-{os.getpid() % 10_000}"
+        subprocess.run(["ip", "netns", "add", namespace], check=True)
+        try:
+            done = subprocess.run(
+                [
+                    *("ip", "netns", "exec", namespace, sys.executable, "-m", "pytest"),
+                    *("-p", "no:cacheprovider", f"{__file__}::{TUN_TEST}"),
+                ],
+                env={**os.environ, INSIDE: "1"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            subprocess.run(["ip", "netns", "delete", namespace], check=True)
+        assert done.returncode == 0, done.stdout
+        return
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    state = tmp_path / "state"
+    operate(state, "tenant", "create", "default", "--ipv4", "10.66.0.0/24")
+    token = support.new_token(state)
+    options = ("--insecure", "--gateway", "device", "--gateway-host", "127.0.0.1")
+    options += ("--gateway-port", "0", "--gateway-tun", "srvtun0")
+    with (
+        support.serving(state, *options) as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        device = TunnelDevice(Caller(channel), token, "through-tun")
+        try:
+            assert device.ping(GATEWAY, 10)
+            command = ["ip", "-br", "address", "show", "srvtun0"]
+            assert b"10.66.0.1/24" in subprocess.check_output(command)
+            operate(state, "tenant", "create", "second", "--ipv4", "10.67.0.0/24")
+            assert eventually(lambda: b"10.67.0.1/24" in subprocess.check_output(command))
+        finally:
+            device.close()
+
+
+TUN_TEST = test_a_tun_gateway_answers_through_the_kernel.__name__
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import signal
 import ssl
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 from wantastic.server.authority import Authority
@@ -37,6 +36,7 @@ from wantastic.server.tls import CHECK_S, CertificateSource
 from wantastic.server.web.device_flow import DeviceFlow
 from wantastic.server.web.http import BadRequest, HttpServer, Request, Response
 from wantastic.server.wgcommand import WgCommandGateway
+from wantastic.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class App:
             self._keyring,
             self._authority,
             settings.terms,
-            _version(),
+            VERSION,
         )
         await self._directory.start()
         gateway = self._gateway()
@@ -240,10 +240,3 @@ def _write_root(path: Path, pem: bytes) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_bytes(pem)
     temporary.replace(path)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("wantasticd")
-    except metadata.PackageNotFoundError:
-        return "0"

@@ -184,6 +184,11 @@ class Directory:
         if entry is not None:
             self._entries[pk] = replace(entry, **values)
 
+    async def refresh_common(self) -> Common:
+        """Read what devices have in common now, for what cannot wait for the news of it."""
+        self._take_common(await self._worker.run(self._read_common))
+        return self.common
+
     def forget(self, pk: int) -> None:
         """Read a device anew when it is asked for: this process has just changed it."""
         self._entries.pop(pk, None)
@@ -240,7 +245,7 @@ class Directory:
 
     async def _load(self, pk: int) -> DirectoryEntry | None:
         if not self._hears:
-            self._take_common(await self._worker.run(self._read_common))
+            await self.refresh_common()
         while True:
             self._dirty.pop(pk, None)
             before = self._reset
@@ -251,7 +256,7 @@ class Directory:
                 continue
             if entry is not None and entry.tenant_id not in self.common.tenants:
                 # A new tenant's first device, faster than the news of the tenant.
-                self._take_common(await self._worker.run(self._read_common))
+                await self.refresh_common()
             if entry is not None and self._hears:
                 if len(self._entries) >= MAX_ENTRIES:
                     self._entries.pop(next(iter(self._entries)))

@@ -130,7 +130,9 @@ class Service:
             raise self._pending()
         if self.tell_gateway is not None:
             await self.tell_gateway(device.pk)
-        gateways = self._directory.common.gateways
+        gateways = (
+            self._directory.common.gateways or (await self._directory.refresh_common()).gateways
+        )
         if not gateways:
             raise Refused(
                 RefusalCode.UNAVAILABLE,
