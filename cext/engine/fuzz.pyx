@@ -108,13 +108,14 @@ cdef bint transport_is_right(const uint8_t *packet, uint32_t length, uint32_t l4
     return checksum_valid(checksum_add(total, packet + l4_offset, size))
 
 
-cdef void put_right(uint8_t mode, vnet_header *header, uint8_t *packet,
+cdef bint put_right(uint8_t mode, vnet_header *header, uint8_t *packet,
                     size_t size) noexcept nogil:
+    """Make header and packet fit each other; False when it is too short for that."""
     cdef bint v6 = (mode & MAKE_V6) != 0
     cdef bint udp = (mode & MAKE_UDP) != 0
     cdef uint16_t l4_offset = IPV6_LEN if v6 else IPV4_MIN_LEN
     if size < l4_offset + TCP_MIN_LEN:
-        return
+        return False
     packet[0] = 0x60 if v6 else 0x45
     packet[IPV4_PROTOCOL if not v6 else IPV6_NEXT_HEADER] = (
         IP_PROTOCOL_UDP if udp else IP_PROTOCOL_TCP)
@@ -126,6 +127,7 @@ cdef void put_right(uint8_t mode, vnet_header *header, uint8_t *packet,
     else:
         header.gso_type = VNET_GSO_TCPV6 if v6 else VNET_GSO_TCPV4
         packet[l4_offset + TCP_DATA_OFFSET] |= 0x50
+    return True
 
 
 cdef int fuzz_gso(const uint8_t *data, size_t size) noexcept nogil:
@@ -136,6 +138,7 @@ cdef int fuzz_gso(const uint8_t *data, size_t size) noexcept nogil:
     cdef uint8_t mode, protocol
     cdef uint32_t i, length
     cdef size_t payload = 0
+    cdef bint right
     if size < 1 + VNET_HEADER_LEN or size > 65535:
         return 0
     mode = data[0]
@@ -144,8 +147,7 @@ cdef int fuzz_gso(const uint8_t *data, size_t size) noexcept nogil:
     size -= 1 + VNET_HEADER_LEN
     packet = exactly(size)
     memcpy(packet, data, size)
-    if mode & PUT_RIGHT:
-        put_right(mode, &header, packet, size)
+    right = mode & PUT_RIGHT and put_right(mode, &header, packet, size)
     if <int>gso_begin(&cut, packet, <uint32_t>size, &header) < 0:
         must(cut.segments >= 1)
         for i in range(cut.segments):
@@ -157,7 +159,7 @@ cdef int fuzz_gso(const uint8_t *data, size_t size) noexcept nogil:
             else:
                 must(length > cut.header_len)
                 payload += length - cut.header_len
-                if mode & PUT_RIGHT:
+                if right:
                     protocol = IP_PROTOCOL_UDP if mode & MAKE_UDP else IP_PROTOCOL_TCP
                     must(transport_is_right(out, length, cut.l4_offset, protocol))
             free(out)
