@@ -16,6 +16,7 @@ from pathlib import Path
 
 from buildroot.static import (
     cpython,
+    grpc,
     inittab,
     nuitka,
     openssl,
@@ -53,6 +54,10 @@ def build(
     ssl, z = openssl.build(cache, sources, tools), zlib.build(cache, sources, tools)
     crypto = pycryptodome.build(cache, sources, tools, program.modules)
     modules = [*cext.modules, protobuf.MODULE, pycryptodome.MODULE]
+    libgrpc = []
+    if request.transport == "grpcio":
+        modules.append(nuitka.GRPC_MODULE)
+        libgrpc.append(grpc.build(cache, sources, tools))
     table = inittab.source(
         program.standard_extensions(sources.unpack("python3.11") / "Lib"), modules
     )
@@ -65,6 +70,7 @@ def build(
         "openssl": ssl.name,
         "zlib": z.name,
         "protobuf": protobuf.build(cache, sources, tools)[0].parent.name,
+        "grpc": [path.parent.name for path in libgrpc],
         "table": table,
         "shims": {name: hash_file(RUNTIME / name) for name in SHIMS},
         "flags": LINK_FLAGS,
@@ -82,10 +88,11 @@ def build(
         ]
         objects = cache.compile(folder, units, env)
         inside = [*code, *objects, *cext.objects, *protobuf.build(cache, sources, tools)]
-        inside += [*crypto[0], cext.archive, crypto[1], python / cpython.LIBRARY]
+        inside += [*crypto[0], cext.archive, crypto[1], *libgrpc, python / cpython.LIBRARY]
         inside += [ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
         identity = sha256_of(repr(sorted(inputs.items())).encode())[:40]
-        link = [tools.cc, *LINK_FLAGS, f"-Wl,--build-id=0x{identity}"]
+        driver = tools.cxx if libgrpc else tools.cc
+        link = [driver, *LINK_FLAGS, f"-Wl,--build-id=0x{identity}"]
         libraries = ["-lm", "-lpthread", "-ldl", "-lutil"]
         for name, strip in (("wantasticd.debug", ("-g",)), ("wantasticd", ("-s",))):
             target = ["-o", folder / name]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from buildroot.static import cpython, inittab, openssl, rooms, zlib
+from buildroot.static import cpython, inittab, openssl, pycryptodome, rooms, zlib
 from buildroot.static.cache import BuildError, Cache, Unit, hash_file, recipe_of, say
 from buildroot.static.sources import Sources
 from buildroot.static.toolchain import Toolchain
@@ -37,10 +37,16 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
     python = cpython.target(cache, sources, tools)
     ssl, z = openssl.build(cache, sources, tools), zlib.build(cache, sources, tools)
     cext = rooms.build(cache, sources, tools, with_tests=True)
-    table = inittab.source([*cpython.MODULES, *cpython.TEST_MODULES], cext.modules)
+    declared = {f.module for f in pycryptodome.functions(sources.unpack("pycryptodome"))}
+    crypto = pycryptodome.build(cache, sources, tools, declared)
+    table = inittab.source(
+        [*cpython.MODULES, *cpython.TEST_MODULES], [*cext.modules, pycryptodome.MODULE]
+    )
     inputs = {
         "rooms": cext.archive.parent.name,
         "python": python.name,
+        "crypto": crypto[1].parent.name,
+        "raw_api": hash_file(RUNTIME / "raw_api.py"),
         "openssl": ssl.name,
         "zlib": z.name,
         "table": table,
@@ -62,12 +68,18 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
         ]
         objects = cache.compile(folder, units, env)
         inside = [python / "Programs" / "python.o", *objects, *cext.objects, cext.archive]
+        inside += [*crypto[0], crypto[1]]
         inside += [python / cpython.LIBRARY, ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
         link = [tools.cc, "-static", "-Os", "-Wl,--gc-sections", "-o", folder / "python", *inside]
         cache.run(folder / "log", [*link, "-lm", "-lpthread", "-ldl", "-lutil"], env=env)
         home = folder / "home" / "lib" / "python3.11"
         home.parent.mkdir(parents=True)
         home.symlink_to(sources.unpack("python3.11") / "Lib")
+        packages = folder / "packages"
+        skip = shutil.ignore_patterns("SelfTest", "__pycache__")
+        source = sources.unpack("pycryptodome") / "lib" / "Crypto"
+        shutil.copytree(source, packages / "Crypto", ignore=skip)
+        shutil.copy(RUNTIME / "raw_api.py", packages / "Crypto" / "Util" / "_raw_api.py")
         # Importing asks for the folder of shared modules, though there is none to load.
         (folder / "home" / "lib-dynload").mkdir()
 
@@ -81,6 +93,7 @@ def run(cache: Cache, sources: Sources, tools: Toolchain, arguments: list[str]) 
         raise BuildError(f"{tools.arch.qemu} is missing: install Debian's qemu-user")
     python = build(cache, sources, tools)
     packages = [sources.unpack(name) for name in PACKAGES]
+    packages.append(python.parent / "packages")
     launcher = RUNTIME / "run_pytest.py"
     environment = {
         **os.environ,
