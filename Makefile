@@ -11,13 +11,13 @@ TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdum
 	wireguard-go wireguard-tools libfaketime libsodium-dev shellcheck qemu-user \
 	ncat iptables busybox systemd \
 	postgresql-15 chromium chromium-driver
-BINARY_PACKAGES := $(BUILD_PACKAGES) binutils dpkg-dev patch perl xz-utils
+BINARY_PACKAGES := $(BUILD_PACKAGES) binutils patch perl xz-utils
 QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
 .PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-flood fuzz asan \
-	test-qemu binary image clean
+	test-qemu binary binary-check image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,11 @@ binary: $(STAMP) ## One static executable: ARCH=x86_64|aarch64|armv7|mipsel|mips
 	@$(PY) -m buildroot.static binary --arch $(or $(ARCH),x86_64) \
 		$(if $(TRANSPORT),--transport $(TRANSPORT)) \
 		$(if $(FEATURES),--features=$(FEATURES)) $(if $(UPDATE_MODULES),--update-modules)
+
+binary-check: $(STAMP) ## Build as `make binary`, then hold it to its budgets (root)
+	@$(NEED) $(BINARY_PACKAGES) qemu-user-static
+	@$(PY) -m buildroot.static binary --check --arch $(or $(ARCH),x86_64) \
+		$(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(FEATURES),--features=$(FEATURES))
 
 image: $(STAMP) ## A firmware image: BOARD=malta|vexpress|aarch64_virt BUILDROOT=PATH
 	@$(PY) -m buildroot.image --board "$(or $(BOARD),malta)" --buildroot "$(BUILDROOT)"

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from buildroot.static import link, testpython
+from buildroot.static import check, link, reproduce, testpython
 from buildroot.static.arches import ARCHES, TRANSPORTS
 from buildroot.static.cache import BuildError, Cache
 from buildroot.static.rooms import ROOT
@@ -25,10 +25,13 @@ def main() -> int:
     test.add_argument("--arch", choices=ARCHES, required=True)
     test.add_argument("arguments", nargs=argparse.REMAINDER, help="for pytest")
     binary = commands.add_parser("binary", help="build the executable")
-    binary.add_argument("--arch", choices=ARCHES, default="x86_64")
-    binary.add_argument("--transport", choices=TRANSPORTS, help="default: the CPU's")
-    binary.add_argument("--features", default="", help="-room,-room: leave rooms out")
+    again = commands.add_parser("reproduce", help="build it twice and compare")
+    for command in (binary, again):
+        command.add_argument("--arch", choices=ARCHES, default="x86_64")
+        command.add_argument("--transport", choices=TRANSPORTS, help="default: the CPU's")
+        command.add_argument("--features", default="", help="-room,-room: leave rooms out")
     binary.add_argument("--update-modules", action="store_true", help="rewrite the module list")
+    binary.add_argument("--check", action="store_true", help="run it, hold it to its budgets")
     binary.add_argument("--output", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
     cache = Cache(
@@ -41,14 +44,23 @@ def main() -> int:
                 print(sources.fetch(pin))
             return 0
         tools = toolchain(cache, sources, ARCHES[options.arch])
-        if options.command == "binary":
+        if options.command in {"binary", "reproduce"}:
             transport = options.transport or tools.arch.default_transport
             left_out = tuple(sorted(w[1:] for w in options.features.split(",") if w))
             request = link.Request(transport, left_out)
+        if options.command == "reproduce":
+            different = reproduce.differing(cache, tools.arch, request)
+            print(f"differ: {', '.join(different)}" if different else "the same bytes")
+            return 1 if different else 0
+        if options.command == "binary":
             folder = link.build(cache, sources, tools, request, update=options.update_modules)
             name = f"wantasticd-{options.arch}-{transport}"
-            print(link.deliver(folder, options.output, name))
-            return 0
+            path = link.deliver(folder, options.output, name)
+            print(path)
+            if not options.check:
+                return 0
+            ok = check.check(path, ARCHES[options.arch], transport, str(ROOT))
+            return 0 if ok else 1
         arguments = [word for word in options.arguments if word != "--"]
         return testpython.run(cache, sources, tools, arguments or ["tests/native"])
     except BuildError as error:

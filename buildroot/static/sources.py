@@ -167,8 +167,30 @@ class Sources:
                 sdist.extractall(to, filter="data")
             _hoist(next(to.glob(f"{pin.project}-*/")), to)
         else:
-            self.cache.run(to / "unpack.log", ["dpkg-source", "-x", archive, to / "tree"])
-            _hoist(to / "tree", to)
+            self._unpack_debian(archive, to)
+
+    def _unpack_debian(self, dsc: Path, to: Path) -> None:
+        """Unpack a Debian source package: upstream's archive, then Debian's patches on it."""
+        names = []
+        for row in dsc.read_text().partition("Checksums-Sha256:\n")[2].splitlines():
+            if not row.startswith(" "):
+                break
+            sha256, _size, name = row.split()
+            if not name.endswith(".asc"):
+                names.append(name)
+                _verified(dsc.with_name(name), Pin("debian", "", "", name, sha256))
+        for part, folder in ((".orig.tar", to / "orig"), (".debian.tar", to)):
+            with tarfile.open(dsc.with_name(next(n for n in names if part in n))) as archive:
+                archive.extractall(folder, filter="data")
+        inner = list((to / "orig").iterdir())
+        _hoist(inner[0] if len(inner) == 1 else to / "orig", to)
+        shutil.rmtree(to / "orig", ignore_errors=True)
+        patches = to / "debian" / "patches"
+        for row in (patches / "series").read_text().splitlines():
+            name = row.partition("#")[0].split()
+            if name:
+                command = ["patch", "-p1", "-s", "-f", "-i", patches / name[0]]
+                self.cache.run(to / "unpack.log", command, cwd=to)
 
     def fetch(self, pin: Pin) -> Path:
         """Return the path of a verified archive, fetching it if it is nowhere yet."""

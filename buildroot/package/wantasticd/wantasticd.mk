@@ -15,7 +15,8 @@ WANTASTICD_LICENSE = \
 	MIT (h2, hpack, hyperframe), Zlib (zlib), \
 	AGPL-3.0 with Nuitka-runtime-exception (Nuitka's run-time library)
 WANTASTICD_LICENSE_FILES = LICENSE
-WANTASTICD_DEPENDENCIES = host-python3 host-protobuf
+WANTASTICD_DEPENDENCIES = \
+	host-protobuf host-python3 host-python-cython host-python-setuptools
 
 WANTASTICD_ARCH = $(call qstrip,$(or \
 	$(if $(BR2_x86_64),x86_64), \

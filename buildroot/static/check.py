@@ -1,0 +1,171 @@
+"""Checks a finished executable against what is promised of it, and prints its figures.
+
+Static (no interpreter, no dynamic section), no path of the build machine inside, runs in an empty
+folder as its root, size below the budget; where this machine can run it, start-up and memory too.
+Emulated CPUs are only checked for running: their times and memory are the emulator's.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import platform
+import shutil
+import statistics
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildroot.static.arches import Arch
+
+PT_DYNAMIC, PT_INTERP = 2, 3
+STARTS = 15
+SETTLE_S = 6.0
+MB = 1_000_000
+# (cpu, transport) -> most bytes of `xz -9e`; other CPUs have the transport's number.
+XZ_BUDGET = {"grpcio": 7 * MB, "slim": 4 * MB}
+RSS_BUDGET_KB = {"grpcio": 34_000, "slim": 24_000}
+VERSION_BUDGET_MS = 60.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value; over its budget it is a failure."""
+
+    name: str
+    value: float
+    unit: str
+    budget: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.budget is None or self.value <= self.budget
+
+    def __str__(self) -> str:
+        limit = "" if self.budget is None else f" (at most {self.budget:,.0f})"
+        verdict = "" if self.ok else "  TOO MUCH"
+        return f"{self.name:28} {self.value:14,.1f} {self.unit}{limit}{verdict}"
+
+
+def program_headers(data: bytes) -> Iterator[int]:
+    """Yield the types of an ELF file's program headers."""
+    if data[:4] != b"\x7fELF":
+        raise ValueError("not an ELF file")
+    order = "<" if data[5] == 1 else ">"
+    if data[4] == 2:
+        offset, size, count = (
+            *struct.unpack_from(order + "Q", data, 32),
+            *struct.unpack_from(order + "HH", data, 54),
+        )
+    else:
+        offset, size, count = (
+            *struct.unpack_from(order + "I", data, 28),
+            *struct.unpack_from(order + "HH", data, 42),
+        )
+    for i in range(count):
+        yield struct.unpack_from(order + "I", data, offset + i * size)[0]
+
+
+def emulator(arch: Arch) -> list[str]:
+    """Return what runs the executable here: nothing, or qemu-user."""
+    if arch.name == platform.machine():
+        return []
+    found = shutil.which(f"{arch.qemu}-static") or shutil.which(arch.qemu)
+    if not found:
+        raise FileNotFoundError(f"{arch.qemu} is missing: install Debian's qemu-user-static")
+    return [found]
+
+
+def faults(path: Path, private: str) -> Iterator[str]:
+    """Yield what is wrong with the file; `private` is a folder of the build machine."""
+    data = path.read_bytes()
+    if {PT_DYNAMIC, PT_INTERP} & set(program_headers(data)):
+        yield "it is not fully static"
+    if private.encode() in data:
+        yield f"it names {private}, a folder of the build machine"
+
+
+def run_alone(path: Path, arch: Arch) -> str:
+    """Run `-version` with an empty folder as the root; return what it prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy2(path, Path(folder) / "wantasticd")
+        command = ["/wantasticd", "-version"]
+        for program in emulator(arch):
+            shutil.copy2(program, Path(folder) / "qemu")
+            command.insert(0, "/qemu")
+        done = subprocess.run(
+            ["chroot", folder, *command], capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        raise RuntimeError(f"in an empty folder it ends with {done.returncode}: {done.stderr}")
+    return done.stdout.strip()
+
+
+def start_ms(path: Path) -> float:
+    """Return the median time of `-version`."""
+    times = []
+    for _ in range(STARTS):
+        begin = time.perf_counter()
+        subprocess.run([path, "-version"], stdout=subprocess.DEVNULL, check=True)
+        times.append((time.perf_counter() - begin) * 1000)
+    return statistics.median(times)
+
+
+def idle_rss_kb(path: Path) -> dict[str, int]:
+    """Return the memory of an agent with a tunnel up and nothing to do, in KB."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.json"
+        text = {
+            "private_key": "",
+            "state_dir": f"{folder}/state",
+            "interface": {"mode": "userspace", "addresses": ["10.98.0.2/32"], "listen_port": 0},
+            "server": {"endpoint": "127.0.0.1:9", "public_key": f"{'A' * 42}E="},
+        }
+        config.write_text(json.dumps(text))
+        config.chmod(0o600)
+        # Its own network, so that nothing on this machine can be in the way.
+        command = ["unshare", "--net", str(path), "-config", str(config)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            time.sleep(SETTLE_S)
+            if process.poll() is not None:
+                said = process.stdout.read().decode() if process.stdout else ""
+                raise RuntimeError(f"the agent ended with {process.returncode}: {said}")
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+    rows = (line.split() for line in status.splitlines() if line.startswith(("VmRSS", "VmHWM")))
+    return {row[0].rstrip(":"): int(row[1]) for row in rows}
+
+
+def figures(path: Path, arch: Arch, transport: str) -> list[Figure]:
+    """Return everything that is measured."""
+    data = path.read_bytes()
+    packed = len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    found = [
+        Figure("size", len(data), "bytes"),
+        Figure("size xz -9e", packed, "bytes", XZ_BUDGET[transport]),
+    ]
+    if arch.name == platform.machine():
+        found.append(Figure("-version", start_ms(path), "ms", VERSION_BUDGET_MS))
+        if os.geteuid() == 0:
+            memory = idle_rss_kb(path)
+            found.append(Figure("idle RSS", memory["VmRSS"], "KB", RSS_BUDGET_KB[transport]))
+            found.append(Figure("peak RSS", memory["VmHWM"], "KB"))
+    return found
+
+
+def check(path: Path, arch: Arch, transport: str, private: str) -> bool:
+    """Print every figure and fault; return whether all is well."""
+    print(f"{path.name}: {run_alone(path, arch)}")
+    wrong = list(faults(path, private))
+    rows = figures(path, arch, transport)
+    for line in (*map(str, rows), *wrong):
+        print(f"  {line}")
+    return not wrong and all(row.ok for row in rows)
