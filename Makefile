@@ -17,7 +17,7 @@ FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
 .PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-flood fuzz asan \
-	test-qemu binary binary-check image clean
+	test-qemu binary binary-check image image-test clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,11 @@ binary-check: $(STAMP) ## Build as `make binary`, then hold it to its budgets (r
 
 image: $(STAMP) ## A firmware image: BOARD=malta|vexpress|aarch64_virt BUILDROOT=PATH
 	@$(PY) -m buildroot.image --board "$(or $(BOARD),malta)" --buildroot "$(BUILDROOT)"
+
+image-test: $(STAMP) ## Boot the executable on an emulated router: BOARD=malta|virt (root)
+	@$(NEED) $(BINARY_PACKAGES) cpio e2fsprogs iproute2 qemu-system-arm qemu-system-mips \
+		squashfs-tools wireguard-go wireguard-tools
+	@$(PY) -m buildroot.imagetest --board $(or $(BOARD),malta)
 
 clean: ## Remove everything that was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

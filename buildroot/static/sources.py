@@ -187,9 +187,9 @@ class Sources:
         shutil.rmtree(to / "orig", ignore_errors=True)
         patches = to / "debian" / "patches"
         for row in (patches / "series").read_text().splitlines():
-            name = row.partition("#")[0].split()
-            if name:
-                command = ["patch", "-p1", "-s", "-f", "-i", patches / name[0]]
+            words = row.partition("#")[0].split()
+            if words:
+                command = ["patch", "-p1", "-s", "-f", "-i", patches / words[0]]
                 self.cache.run(to / "unpack.log", command, cwd=to)
 
     def fetch(self, pin: Pin) -> Path:
@@ -228,7 +228,7 @@ class Sources:
             *("-o", f"Dir::Etc::sourcelist={listing}", "-o", "Dir::Etc::sourceparts=-"),
             *("-o", f"Dir::State::lists={lists / 'lists'}"),
         ]
-        entries = _debian_entries(pin.suite)
+        entries = debian_entries(pin.suite)
         if not listing.exists() or entries not in listing.read_text():
             with listing.open("a") as file:
                 file.write(entries)
@@ -240,7 +240,7 @@ class Sources:
         )
 
 
-def _debian_entries(suite: str) -> str:
+def debian_entries(suite: str) -> str:
     """Return deb-src entries for `suite`: this machine's entries, with its own suite replaced."""
     release = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     entries = []
