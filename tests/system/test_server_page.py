@@ -176,7 +176,7 @@ def test_a_person_approves_a_device_by_keyboard_without_scripts(
     submit_here(browser)
     assert heading(browser) == "Device approved"
     check_page(browser)
-    time.sleep(5)
+    time.sleep(4.1)
     token = site.token(started)["access_token"]
     assert site.register(token, "router-7") == "router-7"
     assert site.token(started)["error"] in ("invalid_grant", "slow_down")

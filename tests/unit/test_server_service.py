@@ -258,6 +258,34 @@ def test_a_thousand_waiters_are_woken_spread_over_time(tmp_path: Path) -> None:
     play(tmp_path, work)
 
 
+def test_a_thousand_streams_are_let_go_and_asked_back_spread_over_time(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        token = await world.register()
+        refusals: list[Refused] = []
+
+        async def watch() -> None:
+            try:
+                async for _ in world.service.watch(pb.GetConfigurationRequest(), Caller(token)):
+                    pass
+            except Refused as refused:
+                refusals.append(refused)
+
+        watching = [asyncio.create_task(watch()) for _ in range(1000)]
+        while world.directory.waiters < 1000:
+            await asyncio.sleep(0.05)
+        world.service.drain()
+        await asyncio.gather(*watching)
+        back_s = sorted(refused.retry_after_s for refused in refusals)
+        assert len(back_s) == 1000
+        assert 0.5 <= back_s[0]
+        assert back_s[-1] <= 10
+        # About a hundred a second, never a rush.
+        rush = max(sum(at <= other < at + 1 for other in back_s) for at in back_s[::20])
+        assert rush < 170
+
+    play(tmp_path, work)
+
+
 def test_guessing_enrolment_tokens_is_slowed_down(tmp_path: Path) -> None:
     async def work(world: World) -> None:
         codes = []

@@ -49,6 +49,8 @@ CAPABILITIES = (
     methods.CAPABILITY_REKEY,
 )
 FLUSH_S = 1.0
+# How many devices should come back each second after this process let go of them.
+WELCOMED_PER_S = 100
 MAX_FACT_CHARACTERS = 128
 
 
@@ -89,6 +91,7 @@ class Service:
         self._failures = Limiter(burst=20, per_s=0.5)
         self._reports: dict[int, dict[str, Any]] = {}
         self._draining = asyncio.Event()
+        self._drain_spread_s = 2.0
         # Waits until a gateway of this process knows a device; there may be none.
         self.tell_gateway: Callable[[int], Awaitable[None]] | None = None
         self._builder = configuration.Builder(keyring)
@@ -260,6 +263,8 @@ class Service:
 
     def drain(self) -> None:
         """Let go of streams and long polls; new ones are not held."""
+        # The more are let go at once, the wider they are spread.
+        self._drain_spread_s = max(2.0, self._directory.waiters / WELCOMED_PER_S)
         self._draining.set()
         self._directory.release_waiters()
 
@@ -450,12 +455,10 @@ class Service:
         )
 
     def _drain_refusal(self) -> Refused:
-        # The more are let go at once, the wider they are spread.
-        spread_s = max(2.0, self._directory.waiters / 500)
         return Refused(
             RefusalCode.UNAVAILABLE,
             "the server is shutting down",
-            retry_after_s=random.uniform(0.5, spread_s),
+            retry_after_s=random.uniform(0.5, self._drain_spread_s),
         )
 
     def _now_ms(self) -> int:
