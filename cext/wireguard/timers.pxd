@@ -5,8 +5,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from cext.wireguard.state cimport wg_device, wg_peer
 
 
-# When to call wg_advance() next; WG_NEVER when nothing is pending. May be early,
-# is never late.
+# When the device wants its next turn: 0 while handshakes, staged packets or messages of
+# its own wait to be taken, else when to call wg_advance(); WG_NEVER when nothing is
+# pending. May be early, is never late.
 cdef uint64_t wg_poll_at(const wg_device *dev) noexcept nogil
 # Run what is due, release removed peers. Then drain wg_next_transmit().
 cdef void wg_advance(wg_device *dev, uint64_t now_ns) noexcept nogil

@@ -58,6 +58,7 @@ from cext.wireguard.state cimport (
     HEAP_NONE,
     LIST_ALL,
     LIST_READY,
+    LIST_TRANSMIT,
     TIMER_NEW_HANDSHAKE,
     TIMER_PERSISTENT_KEEPALIVE,
     TIMER_RETRANSMIT_HANDSHAKE,
@@ -355,6 +356,11 @@ cdef void run(wg_device *dev, uint64_t now_ns, wg_peer *peer) noexcept nogil:
 
 
 cdef uint64_t wg_poll_at(const wg_device *dev) noexcept nogil:
+    # Work that a configuration call left behind waits for nothing.
+    if (dev.outbox_ring.count or dev.queue_ring.count
+            or dev.lists[LIST_TRANSMIT].first != NULL
+            or dev.lists[LIST_READY].first != NULL):
+        return 0
     return dev.heap[0].wake_ns if dev.heap_len else WG_NEVER
 
 

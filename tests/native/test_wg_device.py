@@ -595,6 +595,17 @@ def test_events_are_bounded_and_the_newest_stay(pair: Pair) -> None:
     assert len(pair.bob.device.events()) == 4
 
 
+def test_what_a_command_left_behind_is_due_at_once(pair: Pair) -> None:
+    device = pair.alice.device
+    later_ns = device.poll_at()
+    assert later_ns is not None
+    assert later_ns > pair.now_ns
+    device.set_keepalive(pair.now_ns, pair.bob.public, 25)
+    assert device.poll_at() == 0
+    device.transmits(pair.now_ns)
+    assert pair.now_ns < (device.poll_at() or 0) <= pair.now_ns + 25 * SECOND
+
+
 def test_verdicts_of_the_three_outcomes(pair: Pair) -> None:
     bob = pair.bob.device
     pair.alice.device.set_keepalive(pair.now_ns, pair.bob.public, 5)
