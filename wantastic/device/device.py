@@ -11,7 +11,7 @@ Theory of operation
   apply(), because it never entered the book.
 
   Events of the engine come in through on_event(), changes of the host through
-  on_link() and on_network_change(); peers.tick() is called every TICK_S. None of them
+  on_link() and on_network_change(); tick() is called every TICK_S. None of them
   waits for anything.
 """
 
@@ -155,12 +155,16 @@ class Device:
     def _set_clock(self) -> None:
         """Initiations must never seem older than those before a reboot."""
         floor = self._store.state().timestamp_floor_unix_ns if self._store else 0
-        now = self._unix_ns()
         self.engine.set_timestamp_floor(max(floor, BUILD_UNIX_NS))
-        if now < BUILD_UNIX_NS:
+        self._judge_clock()
+
+    def _judge_clock(self) -> None:
+        if self._unix_ns() < BUILD_UNIX_NS:
             self._conditions.set(
                 "clock_wrong", "warning", "the clock is behind this program's build", CLOCK_REMEDY
             )
+        else:
+            self._conditions.clear("clock_wrong")
 
     def _open_inner(self, config: Config) -> None:
         """Open the TUN device that the mode asks for."""
@@ -453,6 +457,11 @@ class Device:
         reason = f"the UDP socket failed: {os.strerror(event.value)}"
         remedy = "It is used on, and counts as well again with the next handshake."
         self._conditions.set("socket_failed", "warning", reason, remedy)
+
+    def tick(self) -> None:
+        """Look at what nobody gives notice of: unanswered handshakes, the clock."""
+        self.peers.tick()
+        self._judge_clock()
 
     def on_network_change(self, wan: bool) -> None:
         """The host's addresses or routes changed; `wan` where that may be the way out.

@@ -334,7 +334,7 @@ class Service:
 
     def _tick(self) -> None:
         if not self._stop.is_set():
-            self.device.peers.tick()
+            self.device.tick()
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _check_socket(self) -> None:

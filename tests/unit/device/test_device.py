@@ -313,6 +313,9 @@ def test_a_boot_at_1970_starts_from_the_saved_floor() -> None:
     bench.start()
     assert bench.engine.floor_unix_ns == NOW
     assert bench.codes() == ["clock_wrong"]
+    bench.now = NOW
+    bench.device.tick()
+    assert bench.codes() == []
 
 
 def test_without_a_floor_the_build_time_serves() -> None:
