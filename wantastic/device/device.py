@@ -6,9 +6,9 @@ Theory of operation
   close()   takes back addresses, routes and rules, then stops the engine
 
   What runs is read from the engine (`wg` may have changed it meanwhile) and, for what
-  the engine does not know, from the book: addresses, routes, configured endpoints.
-  A step that the host refuses becomes a condition, and is tried again at the next
-  apply(), because it never entered the book.
+  the engine does not know, from the book (configured endpoints, the wanted port) and the
+  footprint (addresses, routes). A step that the host refuses becomes a condition, and is
+  tried again at the next apply(), because it never entered either.
 
   Events of the engine come in through on_event(), changes of the host through
   on_link() and on_network_change(); tick() is called every TICK_S. None of them
@@ -17,19 +17,19 @@ Theory of operation
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from cext.engine import engine as native
 from wantastic.config import diff as d
-from wantastic.config.model import Config, HostPort, IpInterface, IpNetwork
+from wantastic.config.model import Config, HostPort
 from wantastic.device import netlink as nl
-from wantastic.device.default_route import DEFAULTS, DefaultRoute, free_table
+from wantastic.device.default_route import free_table
+from wantastic.device.footprint import Footprint
 from wantastic.device.host import Host
 from wantastic.device.peers import PeerDirector
 from wantastic.device.resolver import Resolver
@@ -64,14 +64,11 @@ class StartError(Exception):
 
 @dataclass(slots=True)
 class Book:
-    """What we did to the host, and what the configuration last said about endpoints."""
+    """What the configuration last said, where the engine cannot tell."""
 
     listen_port: int = 0
     bind_interface: str = ""
     mtu_bytes: int = 0
-    addresses: set[IpInterface] = field(default_factory=set)
-    routes: set[IpNetwork] = field(default_factory=set)
-    default_route: frozenset[int] = frozenset()
     endpoints: dict[bytes, HostPort] = field(default_factory=dict)
 
 
@@ -99,12 +96,12 @@ class Device:
         self.closed_by_host: Callable[[], None] = lambda: None
         self.shook_hands: Callable[[bytes], None] = lambda public_key: None
         self.peers = PeerDirector(engine, resolver, store, conditions, log)
+        self.footprint = Footprint(host, log)
         self._host = host
         self._store = store
         self._conditions = conditions
         self._log = log
         self._unix_ns = unix_ns
-        self._default: DefaultRoute | None = None
         self._applied = False
 
     # -- life --
@@ -149,6 +146,7 @@ class Device:
 
     def _adopt(self, info: TunInfo, mtu_bytes: int) -> None:
         self.name, self.ifindex, self.mode = info.name, info.ifindex, "tun"
+        self.footprint.ifindex = info.ifindex
         self.tun_features = info.features
         self.book.mtu_bytes = mtu_bytes
 
@@ -212,15 +210,7 @@ class Device:
 
     def close(self) -> None:
         """Take back what was done to the host and stop the engine. Idempotent."""
-        if self._default:
-            self._default.remove()
-            self._default = None
-        for network in self.book.routes:
-            with contextlib.suppress(OSError):
-                self._host.remove_route(self.ifindex, network)
-        for address in self.book.addresses:
-            with contextlib.suppress(OSError):
-                self._host.remove_address(self.ifindex, address)
+        self.footprint.close()
         self.book = Book()
         self.peers.close()
         self.engine.stop()
@@ -229,16 +219,17 @@ class Device:
 
     def running(self) -> d.Tunnel:
         """Return what runs now, in the terms of the configuration."""
-        status = self.engine.status()
+        status, footprint = self.engine.status(), self.footprint
+        chosen_by_us = footprint.has_default and not self.config.interface.fwmark
         return d.Tunnel(
             private_key=status.private_key,
             listen_port=self.book.listen_port,
-            fwmark=0 if self._default and not self.config.interface.fwmark else status.fwmark,
+            fwmark=0 if chosen_by_us else status.fwmark,
             bind_interface=self.book.bind_interface,
             mtu_bytes=self.book.mtu_bytes,
-            addresses=frozenset(self.book.addresses),
-            routes=frozenset(self.book.routes),
-            default_route=self.book.default_route,
+            addresses=frozenset(footprint.addresses),
+            routes=frozenset(footprint.routes),
+            default_route=footprint.default_versions,
             peers=tuple(
                 d.TunnelPeer(
                     public_key=peer.public_key,
@@ -329,71 +320,32 @@ class Device:
         self.book.mtu_bytes = change.mtu_bytes
 
     def _add_address(self, change: d.AddAddress) -> None:
-        if self.ifindex:
-            with ignore(errno.EEXIST):
-                self._host.add_address(self.ifindex, change.address)
-        self.book.addresses.add(change.address)
+        self.footprint.add_address(change.address)
 
     def _remove_address(self, change: d.RemoveAddress) -> None:
-        if self.ifindex:
-            with ignore(errno.EADDRNOTAVAIL, errno.ENODEV):
-                self._host.remove_address(self.ifindex, change.address)
-        self.book.addresses.discard(change.address)
+        self.footprint.remove_address(change.address)
 
     def _add_route(self, change: d.AddRoute) -> None:
-        if self.ifindex:
-            try:
-                self._host.add_route(self.ifindex, change.network)
-            except OSError as error:
-                if error.errno != errno.EEXIST or not self._leads_here(change.network):
-                    raise
-        self.book.routes.add(change.network)
-
-    def _leads_here(self, network: IpNetwork) -> bool:
-        """Return whether the host has this route into the tunnel already: an address made it."""
-        where = (str(network.network_address), network.prefixlen)
-        return any(
-            (route.destination, route.prefix_length) == where and route.ifindex == self.ifindex
-            for route in self._host.routes(network.version)
-            if route.table == nl.RT_TABLE_MAIN
-        )
+        self.footprint.add_route(change.network)
 
     def _remove_route(self, change: d.RemoveRoute) -> None:
-        if self.ifindex:
-            with ignore(errno.ESRCH, errno.ENODEV):
-                self._host.remove_route(self.ifindex, change.network)
-        self.book.routes.discard(change.network)
+        self.footprint.remove_route(change.network)
 
     def _set_default_route(self, change: d.SetDefaultRoute) -> None:
-        if self._default:
-            self._default.remove()
-            self._default = None
-            self.engine.set_fwmark(self.config.interface.fwmark)
-        self.book.default_route = frozenset()
+        configured = self.config.interface.fwmark
+        if self.footprint.has_default:
+            self.footprint.drop_default()
+            self.engine.set_fwmark(configured)
         if not change.versions:
             return
-        mark = free_table(self._host, self.config.interface.fwmark)
+        mark = free_table(self._host, configured)
         # The mark first: from the moment the rules stand, unmarked packets would loop.
         self.engine.set_fwmark(mark)
-        default = DefaultRoute(self._host, self.ifindex, mark)
         try:
-            for version in sorted(change.versions):
-                self._add_default(default, version)
+            self.footprint.take_default(change.versions, mark)
         except OSError:
-            default.remove()
-            self.engine.set_fwmark(self.config.interface.fwmark)
+            self.engine.set_fwmark(configured)
             raise
-        self._default = default
-        self.book.default_route = change.versions
-
-    def _add_default(self, default: DefaultRoute, version: int) -> None:
-        try:
-            default.add(version)
-        except OSError as error:
-            if version == 4:
-                raise
-            # A host without IPv6 has no IPv6 traffic to lead into the tunnel.
-            self._log.warning("no IPv6 default route", reason=error.strerror)
 
     def _remove_peer(self, change: d.RemovePeer) -> None:
         self.engine.remove_peer(change.public_key)
@@ -527,15 +479,6 @@ class Device:
         """What `wg` changed is over: the file decides again."""
         self._conditions.clear("no_private_key")
 
-    def route_state(self, network: str) -> bool:
-        """Return whether the host leads a range into the tunnel."""
-        parsed = ip_network(network)
-        if parsed in self.book.routes:
-            return True
-        return self._default is not None and any(
-            parsed == DEFAULTS[version] for version in self._default.versions
-        )
-
 
 def needs_restart(before: Config, after: Config) -> bool:
     """Return whether a change is one that only a new process can follow."""
@@ -545,16 +488,6 @@ def needs_restart(before: Config, after: Config) -> bool:
         return interface.name, interface.mode, config.threads, config.memory_limit_bytes
 
     return fixed(before) != fixed(after)
-
-
-@contextlib.contextmanager
-def ignore(*codes: int) -> Iterator[None]:
-    """Let an OSError of these errnos pass: the host is as wanted already."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in codes:
-            raise
 
 
 DOERS: dict[type, Callable[..., None]] = {

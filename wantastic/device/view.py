@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from wantastic.config.keys import NO_KEY
@@ -25,6 +26,11 @@ def endpoint_text(endpoint: Endpoint | None) -> str:
     return f"{host}:{endpoint.port}"
 
 
+def view_range(device: Device, network: str) -> RangeStatus:
+    """Return an allowed range, and whether the host leads it into the tunnel."""
+    return RangeStatus(network, device.footprint.is_routed(ip_network(network)))
+
+
 def view_peer(device: Device, peer: PeerStatus, name: str) -> PeerView:
     """Return one peer with its ranges judged."""
     return PeerView(
@@ -39,7 +45,9 @@ def view_peer(device: Device, peer: PeerStatus, name: str) -> PeerView:
         tx_bytes=peer.tx_bytes,
         keepalive_s=peer.keepalive_s,
         preshared_key=peer.preshared_key != NO_KEY,
-        ranges=tuple(RangeStatus(n, device.route_state(n)) for n in peer.allowed_ips),
+        ranges=tuple(
+            RangeStatus(n, device.footprint.is_routed(ip_network(n))) for n in peer.allowed_ips
+        ),
     )
 
 
@@ -68,8 +76,8 @@ def view(
         fwmark=engine.fwmark,
         mtu_bytes=device.book.mtu_bytes,
         mode=device.mode,
-        addresses=tuple(sorted(str(a) for a in device.book.addresses)),
-        default_route=bool(device.book.default_route),
+        addresses=tuple(sorted(str(a) for a in device.footprint.addresses)),
+        default_route=bool(device.footprint.default_versions),
         peers=tuple(peers),
         drops=device.engine.drops(),
         statistics=device.engine.statistics(),

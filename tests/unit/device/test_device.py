@@ -213,7 +213,7 @@ def test_a_route_that_leads_elsewhere_is_a_condition() -> None:
     bench.host.other_routes = [nl.RouteNotice(False, 3, "10.9.0.0", 16, 254)]
     bench.start(wanted(**LISTED))
     assert bench.codes() == ["route_failed"]
-    assert not bench.device.route_state("10.9.0.0/16")
+    assert not bench.device.footprint.is_routed(ip_network("10.9.0.0/16"))
 
 
 def test_a_route_that_an_address_made_is_fine() -> None:
@@ -221,7 +221,7 @@ def test_a_route_that_an_address_made_is_fine() -> None:
     bench.host.other_routes = [nl.RouteNotice(False, IFINDEX, "10.9.0.0", 16, 254)]
     bench.start(wanted(**LISTED))
     assert bench.codes() == []
-    assert bench.device.route_state("10.9.0.0/16")
+    assert bench.device.footprint.is_routed(ip_network("10.9.0.0/16"))
 
 
 def test_too_many_peers_are_a_condition() -> None:
@@ -243,7 +243,7 @@ def test_the_default_route_is_taken_only_when_asked_for() -> None:
     bench.device.apply(wanted(interface__default_route=True, **LISTED), ALICE_PRIVATE)
     assert bench.engine.fwmark == 51820
     assert (ip_network("0.0.0.0/0"), 51820) in bench.host.table
-    assert bench.device.route_state("0.0.0.0/0")
+    assert bench.device.footprint.is_routed(ip_network("0.0.0.0/0"))
     assert bench.device.apply(wanted(interface__default_route=True, **LISTED), ALICE_PRIVATE) == 0
     bench.device.apply(wanted(**LISTED), ALICE_PRIVATE)
     assert bench.host.policy == []
@@ -299,8 +299,8 @@ def test_a_host_without_ipv6_gets_the_ipv4_default_route() -> None:
     bench.start(wanted(interface__default_route=True))
     assert {rule.version for rule in bench.host.policy} == {4}
     assert bench.codes() == []
-    assert bench.device.route_state("0.0.0.0/0")
-    assert not bench.device.route_state("::/0")
+    assert bench.device.footprint.is_routed(ip_network("0.0.0.0/0"))
+    assert not bench.device.footprint.is_routed(ip_network("::/0"))
 
 
 # -- time and flash --
