@@ -99,7 +99,7 @@ def test_what_one_process_registers_the_other_serves_and_changes_reach_both(pair
         began = time.monotonic()
         pair.operate("device", "rekey", "shared")
         changed = [future.result(5) for future in waiting]
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
     assert changed[0].etag == changed[1].etag != got.etag
     pair.operate("device", "remove", "shared")
     for caller in pair.callers:

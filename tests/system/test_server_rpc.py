@@ -338,7 +338,7 @@ def test_draining_lets_everybody_go_and_loses_nothing(tmp_path: Path) -> None:
             time.sleep(0.3)
             began = time.monotonic()
             assert server.stop() == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10
             for thread in threads:
                 thread.join(5)
         assert [error.code for error in ended] == [pb.ERROR_UNAVAILABLE] * 5
