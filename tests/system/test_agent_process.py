@@ -111,6 +111,15 @@ class Scene:
             return {}
         return found
 
+    def show(self) -> str:
+        return subprocess.run(
+            [*AGENT, "-status", "-interface", "wgctl"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.environment},
+            check=False,
+        ).stdout
+
     def is_connected(self) -> bool:
         peers = self.status().get("peers", [])
         return bool(peers) and all(peer["state"] == "connected" for peer in peers)
@@ -138,6 +147,11 @@ def test_enrol_run_cold_start_and_removal(scene: Scene, transport: str) -> None:
     assert status["control"]["certificate"]
     assert status["agent"]["configuration"]["version"] >= 1
     assert status["interface"]["addresses"][0].startswith("10.9.0.")
+    shown = scene.show()
+    assert "agent: running" in shown
+    assert "control server: 192.168.77.1:8443, stream, last contact" in shown
+    assert "configuration: version" in shown
+    assert max(map(len, shown.splitlines())) <= 80
     scene.router.run("ping", "-c", "2", "-W", "2", "10.9.0.1")
 
     # A clean end: nothing of ours is left on the host.

@@ -437,7 +437,7 @@ def test_a_full_disk_is_a_condition() -> None:
     world.configuration.failing = True
     world.enrol(received(1, stated()))
     assert world.conductor.state is State.DEGRADED
-    assert ("state_not_saved", "") in world.conditions.standing
+    assert ("state_unsaved", "control") in world.conditions.standing
     world.configuration.failing = False
     world.conductor.configuration(received(2, stated() | {"mtu": 1300}))
     assert world.conductor.state is State.RUNNING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -442,6 +443,32 @@ def test_rapid_reset_of_every_call_leaves_the_next_one_working(library: str) -> 
             await transport.close()
 
     run(main())
+
+
+@both
+def test_no_library_logs_the_credential(
+    library: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = (("authorization", "Bearer very-secret-token"),)
+
+    async def main() -> None:
+        async with raw_server(http2(body(message(b"x"), OK_TRAILERS))) as port:
+            transport = await dial(library, port)
+            await transport.unary(PATH, b"", secret, 5)
+            await transport.close()
+        async with raw_server(http2(reset)) as port:
+            transport = await dial(library, port)
+            with pytest.raises(StatusError) as caught:
+                await transport.unary(PATH, b"", secret, 5)
+            assert "very-secret" not in str(caught.value)
+            await transport.close()
+
+    run(main())
+    names = ("grpclib", "hpack", "grpc")  # h2 is the test's own server as well
+    written = [r.getMessage() for r in caplog.records if r.name.startswith(names)]
+    assert not [line for line in written if "very-secret" in line]
+    assert "very-secret" not in "".join(capfd.readouterr())
 
 
 @both

@@ -545,9 +545,10 @@ class Conductor:
             record.write(payload)
         except Exception as error:
             reason = f"the state cannot be saved: {clean(error, 160)}"
-            self._set("state_not_saved", "warning", reason, getattr(error, "remedy", ""), "")
+            remedy = getattr(error, "remedy", "")
+            self._set("state_unsaved", "warning", reason, remedy, "control")
             return False
-        self._clear("state_not_saved", "")
+        self._clear("state_unsaved", "control")
         return True
 
 

@@ -107,6 +107,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     up_s = (now - document["started_unix_ns"]) / 1e9
     yield f"{interface['name']}: up {span(up_s)}, wantasticd {document['version']}"
     yield from _interface(interface)
+    yield from _agent(document, now / 1e9)
     for condition in document["conditions"]:
         yield from _condition(condition)
     for peer in document["peers"]:
@@ -130,6 +131,28 @@ def _interface(interface: dict[str, Any]) -> Iterator[str]:
     yield f"  MTU: {interface['mtu']}"
     if interface["default_route"]:
         yield f"  default route: into the tunnel (mark {interface['fwmark']:#x})"
+
+
+def _agent(document: dict[str, Any], now_s: float) -> Iterator[str]:
+    """Yield what the agent and its control server are up to; nothing where there is neither."""
+    agent, control = document.get("agent"), document.get("control")
+    if not agent:
+        return
+    yield from fold(f"  agent: {agent['state']}, ", [agent["reason"]])
+    if agent["remedy"]:
+        yield from fold("    ", agent["remedy"].split(". "))
+    if control:
+        parts = [control["server"], control["mode"] or control["phase"]]
+        if control.get("last_contact_unix_s"):
+            parts.append(f"last contact {span(now_s - control['last_contact_unix_s'])} ago")
+        left = control.get("token_expires_in_s")
+        if left is not None:
+            parts.append(f"token good for {span(left)}" if left > 0 else "token expired")
+        yield from fold("  control server: ", parts)
+    if stated := agent["configuration"]:
+        parts = [f"version {stated['version']}", f"received {span(stated['age_s'])} ago"]
+        parts += ["on trial"] if stated["on_trial"] else []
+        yield from fold("  configuration: ", parts)
 
 
 def _condition(condition: dict[str, Any]) -> Iterator[str]:

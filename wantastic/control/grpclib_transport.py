@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import logging
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -41,6 +42,10 @@ from wantastic.control.transport import (
     Tls,
     Transport,
 )
+
+for _name in ("grpclib", "h2", "hpack"):
+    # At level debug hpack writes every header it sends: tokens.
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 # What a hostile or broken peer can make grpclib and h2 raise.
 _BROKEN = (

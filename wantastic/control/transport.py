@@ -13,6 +13,7 @@ answer), ConnectFailed when no connection was made; diagnose.py then finds out w
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
@@ -109,6 +110,9 @@ class Connect(Protocol):
 def load(name: TransportName) -> Connect:
     """Import the chosen library and return its way to connect; LocalError when it is missing."""
     if name in ("auto", "grpcio") and importlib.util.find_spec("grpc") is not None:
+        # Its own log goes to stderr past ours, and its traces show metadata: tokens.
+        os.environ["GRPC_VERBOSITY"] = "NONE"
+        os.environ.pop("GRPC_TRACE", None)
         from wantastic.control import grpcio_transport
 
         return grpcio_transport.connect
