@@ -266,6 +266,29 @@ def test_a_small_range_gives_every_address_once_and_the_longest_unused_again(
     assert register(database, plain, "y", key()).ipv4 == made[1].ipv4
 
 
+def test_a_tenant_has_no_more_devices_than_it_may_have(database: Database) -> None:
+    with database.write() as tx:
+        small = tenants.create(tx, "small", max_devices=3)
+    plain = token(database, small, max_uses=None)
+
+    def code(number: int) -> RefusalCode | None:
+        try:
+            register(database, plain, f"d{number}", key())
+        except Refused as refused:
+            return refused.code
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(code, range(20)))
+    assert codes.count(None) == 3
+    assert codes.count(RefusalCode.DEVICE_LIMIT) == 17
+    with database.read() as tx:
+        assert enrolment.list_tokens(tx)[0].uses == 3
+    with database.write() as tx:
+        devices.remove(tx, next(devices.iterate(tx)))
+    assert code(99) is None
+
+
 def test_pending_devices_wait_and_numbers_are_never_given_twice(database: Database) -> None:
     with database.write() as tx:
         strict = tenants.create(tx, "strict", approval_required=True)

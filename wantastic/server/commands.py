@@ -40,6 +40,7 @@ def tenant_create(transaction: Transaction, args: argparse.Namespace) -> list[Ro
         ipv4_pool=args.ipv4,
         ipv6_pool=args.ipv6,
         approval_required=args.approval,
+        max_devices=args.max_devices,
         settings=_settings(args.settings) if args.settings else None,
     )
     return [_tenant(tenant)]
@@ -58,6 +59,7 @@ def tenant_set(transaction: Transaction, args: argparse.Namespace) -> list[Row]:
         tenant,
         settings=_settings(args.settings) if args.settings else None,
         approval_required=args.approval,
+        max_devices=args.max_devices,
     )
     return [_tenant(tenants.find(transaction, args.name))]
 
@@ -210,6 +212,7 @@ def _tenant(tenant: Tenant) -> Row:
         "ipv4": tenant.ipv4_pool,
         "ipv6": tenant.ipv6_pool,
         "approval": tenant.approval_required,
+        "max_devices": tenant.max_devices or None,
         "settings": tenant.settings.to_json(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -166,7 +167,8 @@ def entry_of(device: Device) -> DirectoryEntry:
     """Shrink a device to its directory entry."""
     return DirectoryEntry(
         pk=device.pk,
-        tenant_id=device.tenant_id,
+        # One string for all devices of a tenant: there may be a million entries.
+        tenant_id=sys.intern(device.tenant_id),
         device_id=device.device_id,
         public_key=device.public_key,
         status=device.status,

@@ -22,7 +22,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import Row, func, insert, or_, select, update
 
 from wantastic.config.keys import decode_key, is_low_order
 from wantastic.server import devices, schema, tenants
@@ -254,6 +254,7 @@ def _use(transaction: Transaction, token: EnrolmentToken) -> None:
 def _insert(
     transaction: Transaction, tenant: Tenant, token: EnrolmentToken, wanted: Registration
 ) -> Device:
+    _refuse_beyond_limit(transaction, tenant)
     address = tenants.take_address(transaction, tenant)
     revision, pk = transaction.added(tenant.id)
     status = DeviceStatus.PENDING if tenant.approval_required else DeviceStatus.ACTIVE
@@ -284,6 +285,21 @@ def _insert(
         )
     )
     return _read(transaction, pk)
+
+
+def _refuse_beyond_limit(transaction: Transaction, tenant: Tenant) -> None:
+    if not tenant.max_devices:
+        return
+    table = devices.TABLE
+    present = transaction.connection.execute(
+        select(func.count()).select_from(table).where(table.c.tenant_id == tenant.id)
+    ).scalar_one()
+    if present >= tenant.max_devices:
+        raise Refused(
+            RefusalCode.DEVICE_LIMIT,
+            f"the tenant has all {tenant.max_devices} devices that it may have",
+            remedy="ask the operator of the server to remove one or to raise the limit",
+        )
 
 
 def _replace_key(

@@ -51,6 +51,13 @@ def duration(text: str) -> int:
     return int(match[1]) * UNITS_S[match[2]]
 
 
+def count(text: str) -> int:
+    """Read a number that may be 0."""
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number, 0 or more")
+    return int(text)
+
+
 def _serve(args: argparse.Namespace) -> int:
     logs.configure(args.log_level, as_json=args.log_format == "json")
     wanted = _settings(args)
@@ -226,10 +233,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--ipv4", default="", metavar="RANGE")
     made.add_argument("--ipv6", default="", metavar="RANGE")
     made.add_argument("--approval", action="store_true", help="devices wait for approval")
+    made.add_argument("--max-devices", type=count, default=0, metavar="N", help="0: no limit")
     made.add_argument("--settings", type=Path, metavar="FILE")
     action(where, "list", commands.tenant_list)
     made = action(where, "set", commands.tenant_set, "name")
     made.add_argument("--approval", action=argparse.BooleanOptionalAction)
+    made.add_argument("--max-devices", type=count, metavar="N", help="0: no limit")
     made.add_argument("--settings", type=Path, metavar="FILE")
 
     where = room("token", "enrolment tokens")

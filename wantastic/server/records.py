@@ -44,6 +44,7 @@ class RefusalCode(enum.Enum):
     DEVICE_UNKNOWN = "device_unknown"
     DEVICE_REMOVED = "device_removed"
     DEVICE_PENDING = "device_pending"
+    DEVICE_LIMIT = "device_limit"
     KEY_IN_USE = "key_in_use"
     DEVICE_ID_IN_USE = "device_id_in_use"
     NO_ADDRESS = "no_address"
@@ -174,6 +175,7 @@ class Tenant:
     ipv6_pool: str
     revision: int
     approval_required: bool
+    max_devices: int  # 0 is without limit
     settings: TenantSettings
     created_at: int
 

@@ -37,6 +37,7 @@ ERROR_CODES: dict[RefusalCode, pb.ErrorCode.ValueType] = {
     RefusalCode.DEVICE_UNKNOWN: pb.ERROR_DEVICE_UNKNOWN,
     RefusalCode.DEVICE_REMOVED: pb.ERROR_DEVICE_REMOVED,
     RefusalCode.DEVICE_PENDING: pb.ERROR_DEVICE_PENDING,
+    RefusalCode.DEVICE_LIMIT: pb.ERROR_DEVICE_LIMIT,
     RefusalCode.KEY_IN_USE: pb.ERROR_KEY_IN_USE,
     RefusalCode.DEVICE_ID_IN_USE: pb.ERROR_DEVICE_ID_IN_USE,
     RefusalCode.NO_ADDRESS: pb.ERROR_NO_ADDRESS,

@@ -62,6 +62,7 @@ tenant = Table(
     Column("next_index", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("approval_required", Boolean, nullable=False),
+    Column("max_devices", BigInteger, nullable=False),
     Column("settings", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
 )

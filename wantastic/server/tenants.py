@@ -32,6 +32,7 @@ def create(
     ipv4_pool: str = "",
     ipv6_pool: str = "",
     approval_required: bool = False,
+    max_devices: int = 0,
     settings: TenantSettings | None = None,
 ) -> Tenant:
     """Add a tenant; ranges that are not named are chosen."""
@@ -65,6 +66,7 @@ def create(
         ipv6_pool=str(pools.ipv6),
         revision=0,
         approval_required=approval_required,
+        max_devices=max_devices,
         settings=settings or TenantSettings(),
         created_at=transaction.now_s,
     )
@@ -77,6 +79,7 @@ def create(
             next_index=addresses.FIRST_DEVICE_INDEX,
             revision=transaction.changed(tenant.id),
             approval_required=tenant.approval_required,
+            max_devices=tenant.max_devices,
             settings=tenant.settings.to_json(),
             created_at=tenant.created_at,
         )
@@ -115,6 +118,7 @@ def change(
     *,
     settings: TenantSettings | None = None,
     approval_required: bool | None = None,
+    max_devices: int | None = None,
 ) -> None:
     """Change what all devices of a tenant see."""
     values: dict[str, object] = {"revision": transaction.changed(tenant.id)}
@@ -122,6 +126,8 @@ def change(
         values["settings"] = settings.to_json()
     if approval_required is not None:
         values["approval_required"] = approval_required
+    if max_devices is not None:
+        values["max_devices"] = max_devices
     transaction.connection.execute(update(TABLE).where(TABLE.c.id == tenant.id).values(**values))
 
 
@@ -178,6 +184,7 @@ def _record(row: Row[tuple[object, ...]]) -> Tenant:
         ipv6_pool=row.ipv6_pool,
         revision=row.revision,
         approval_required=row.approval_required,
+        max_devices=row.max_devices,
         settings=TenantSettings.from_json(row.settings),
         created_at=row.created_at,
     )

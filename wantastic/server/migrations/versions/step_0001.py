@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("next_index", sa.BigInteger(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("approval_required", sa.Boolean(), nullable=False),
+        sa.Column("max_devices", sa.BigInteger(), nullable=False),
         sa.Column("settings", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenant")),
