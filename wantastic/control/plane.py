@@ -6,8 +6,7 @@ Theory of operation
   serve     two loops side by side until the server says that it does not know us:
     refresh   sleeps until the token is due, refreshes it, stores it, along with the
               client certificate when that is due
-    follow    GetConfiguration once, then by what both sides can: a stream with a
-              watchdog, long polls, or polls
+    follow    the configuration, by what both sides can: follow.py
 
   Nothing here ends by itself and nothing here touches the tunnel: each failure becomes
   Listener.trouble() and a wait (backoff.py), each success Listener.fine(). What a new
@@ -28,7 +27,7 @@ from typing import Any, Final, Protocol
 from wantastic.config.keys import encode_key
 from wantastic.control import auth_pb2 as pb
 from wantastic.control import methods, token, wire
-from wantastic.control.backoff import ENROL, OPERATOR, RECONNECT, Backoff, Random, spread_s
+from wantastic.control.backoff import ENROL, OPERATOR, RECONNECT, Backoff, Random
 from wantastic.control.certificate import (
     Certificate,
     check_chain,
@@ -38,7 +37,7 @@ from wantastic.control.certificate import (
     renewal_is_due,
 )
 from wantastic.control.client import AuthClient
-from wantastic.control.configuration import Received, Registration, merge
+from wantastic.control.configuration import Received, Registration
 from wantastic.control.credentials import Credentials, Record, fingerprint
 from wantastic.control.enrol import MAX_TOKEN_BYTES
 from wantastic.control.errors import (
@@ -47,22 +46,13 @@ from wantastic.control.errors import (
     ControlError,
     LocalError,
     RemoteError,
-    TransportError,
 )
+from wantastic.control.follow import Follower
 from wantastic.control.report import ApplyReport
 
-POLL_S: Final = 300.0
-MIN_POLL_S: Final = 5.0
-MAX_POLL_S: Final = 86400.0
-LONG_POLL_S: Final = 240.0
 START_SPREAD_S: Final = 5.0
 """Devices that booted together after a power cut call at different times."""
 CLOCK_TOLERANCE_S: Final = 300.0
-APPLY_CODES: Final = {
-    "invalid": pb.APPLY_ERROR_INVALID,
-    "no_handshake": pb.APPLY_ERROR_NO_HANDSHAKE,
-    "device": pb.APPLY_ERROR_DEVICE,
-}
 
 
 class Log(Protocol):
@@ -155,24 +145,25 @@ class ControlPlane:
         self._random = random
         self._unix = unix
         self._entropy = entropy
-        self._held = held
-        self._report = ApplyReport(applied_version=held.version if held else 0)
-        self._reported = self._report
-        self._wake = asyncio.Event()
         self._refresh_now = asyncio.Event()
         self._new_token = asyncio.Event()
-        self._server_version = ""
-        self._no_watch = False
-        self._told_agent = False
-        self._poll_s = POLL_S
         self._fresh_token = False
         self._enrolment_token = options.enrolment_token
         self.phase = "starting"
-        self.mode = ""
         self.last_contact_unix_s = 0.0
         self.clock_offset_s: float | None = None
         self.last_error: ControlError | None = None
         self.credentials = self._load()
+        self._follower = Follower(
+            client,
+            self,
+            listener.configuration,
+            log,
+            capabilities=options.facts.capabilities,
+            held=held,
+            random=random,
+            unix=unix,
+        )
 
     # -- What others ask for ----------------------------------------------------------
 
@@ -188,9 +179,7 @@ class ControlPlane:
 
     def report(self, report: ApplyReport) -> None:
         """Tell the server what became of its configuration, soon."""
-        if report != self._report:
-            self._report = report
-            self._wake.set()
+        self._follower.report(report)
 
     async def register_key(self, current: bytes, coming: bytes) -> None:
         """Announce a new public key that is to replace the current one. ControlError."""
@@ -208,20 +197,20 @@ class ControlPlane:
     def status(self) -> dict[str, Any]:
         """Return what `-status` shows; no secrets."""
         now = self._unix()
-        credentials = self.credentials
+        credentials, held = self.credentials, self._follower.held
         left = token.expires_in_s(credentials.terms, credentials.saved_unix_s, now)
         return {
             "server": self._options.server,
             "address": str(self._client.address or "") or None,
             "phase": self.phase,
-            "mode": self.mode or None,
+            "mode": self._follower.mode or None,
             "device_id": credentials.device_id or None,
             "tenant_id": credentials.tenant_id or None,
             "last_contact_unix_s": round(self.last_contact_unix_s) or None,
             "token_expires_in_s": None if left is None else round(left),
             "certificate": bool(credentials.certificate and credentials.certificate.chain),
             "clock_offset_s": self.clock_offset_s,
-            "configuration_version": self._held.version if self._held else None,
+            "configuration_version": held.version if held else None,
             "error": self.last_error.code if self.last_error else None,
         }
 
@@ -261,7 +250,10 @@ class ControlPlane:
         """Refresh and follow until the server forgets us, and return its answer; None when
         the operator gave another token."""
         self.phase = "registered"
-        tasks = [asyncio.ensure_future(self._refresh()), asyncio.ensure_future(self._follow())]
+        tasks = [
+            asyncio.ensure_future(self._refresh()),
+            asyncio.ensure_future(self._follower.run()),
+        ]
         newer = asyncio.ensure_future(self._new_token.wait())
         try:
             done, _ = await asyncio.wait({*tasks, newer}, return_when=asyncio.FIRST_COMPLETED)
@@ -290,7 +282,7 @@ class ControlPlane:
                 await self._enrol_once()
                 return
             except ControlError as error:
-                self._trouble(error)
+                self.trouble(error)
                 pace = seldom if error.code in NEEDS_OPERATOR else eager
                 wait = pace.next_s(error.retry_after_s)
             self._log.info("the next attempt to register follows", wait_s=round(wait, 1))
@@ -330,7 +322,7 @@ class ControlPlane:
             device_id=self.credentials.device_id,
             public_key=encode_key(public_key),
             tenant_id=self._options.tenant_id,
-            agent=self._agent_info(),
+            agent=self.agent_info(),
         )
 
     async def _register(
@@ -342,7 +334,7 @@ class ControlPlane:
         reply = await self._client.call(methods.REGISTER_DEVICE, request, bearer)
         if not reply.success or reply.HasField("error"):
             raise wire.error_of(reply.error, "token_invalid")
-        self._contact(reply.server_time_unix_ms, began)
+        self.contact(reply.server_time_unix_ms, began)
         return reply
 
     def _enrolled(self, reply: pb.RegisterDeviceResponse, candidate: str) -> None:
@@ -354,7 +346,7 @@ class ControlPlane:
         self.credentials = replace(self.credentials, enrolled_with=enrolled_with)
         self._take_registration(reply)
         self._log.info("registered with the control server", device_id=self.credentials.device_id)
-        self._fine()
+        self.fine()
         self._listener.registered(self.credentials.registration)
 
     def _take_registration(self, reply: pb.RegisterDeviceResponse) -> None:
@@ -406,8 +398,8 @@ class ControlPlane:
                         self._log.info("the control server does not refresh tokens")
                         self._fresh_token = True
                         break
-                    self._check_forgotten(error)
-                    self._trouble(error)
+                    self.check_forgotten(error)
+                    self.trouble(error)
                     await asyncio.sleep(backoff.next_s(error.retry_after_s))
 
     async def _refresh_once(self) -> None:
@@ -421,12 +413,12 @@ class ControlPlane:
             raise wire.error_of(reply.error)
         if not reply.token:
             raise RemoteError("bad_message", "The server refreshed the token without giving one")
-        self._contact(reply.server_time_unix_ms, began)
+        self.contact(reply.server_time_unix_ms, began)
         credentials = self._with_token(self.credentials, reply.token, reply.token_terms)
         credentials = self._with_chain(credentials, reply.certificate_chain)
         self._save(self._with_server(credentials, reply.server))
         self._log.info("token refreshed", lifetime_s=credentials.terms.lifetime_s)
-        self._fine()
+        self.fine()
 
     def _certificate_request(self) -> bytes:
         """Return a PKCS#10 request when a certificate is wanted and due, else nothing."""
@@ -465,185 +457,18 @@ class ControlPlane:
         certificate = Certificate(credentials.certificate.key_der, found)
         return replace(credentials, certificate=certificate)
 
+    def learn(self, server: pb.ServerInfo) -> None:
+        """Keep what the server can do."""
+        self._save(self._with_server(self.credentials, server))
+
     def _with_server(self, credentials: Credentials, server: pb.ServerInfo) -> Credentials:
         if not server.protocol_version and not server.capabilities:
             return credentials
         return replace(credentials, capabilities=tuple(sorted(set(server.capabilities))[:32]))
 
-    # -- Configuration ----------------------------------------------------------------
-
-    async def _follow(self) -> None:
-        backoff = Backoff(RECONNECT, self._random)
-        while True:
-            try:
-                if not self._can(methods.CAPABILITY_WATCH):
-                    await self._get(0.0)
-                    backoff.reset()
-                await self._follow_changes(backoff)
-                wait = backoff.next_s()
-            except ControlError as error:
-                self._check_forgotten(error)
-                self._trouble(error)
-                wait = backoff.next_s(error.retry_after_s)
-            self.mode = "waiting"
-            await asyncio.sleep(wait)
-
-    async def _follow_changes(self, backoff: Backoff) -> None:
-        """Follow in the best way both sides know; return when a stream ended. ControlError."""
-        while True:
-            if self._can(methods.CAPABILITY_WATCH):
-                self.mode = "stream"
-                if await self._watch(backoff):
-                    return
-                self._no_watch = True
-                await self._get(0.0)
-            elif self._can(methods.CAPABILITY_LONG_POLL):
-                self.mode = "long poll"
-                if not await self._get(LONG_POLL_S):
-                    # Whatever a server does, not more than one call every few seconds.
-                    await self._pause(MIN_POLL_S)
-            else:
-                self.mode = "poll"
-                await self._pause(spread_s(self._poll_s, self._random))
-                await self._get(0.0)
-            backoff.reset()
-
-    def _can(self, capability: str) -> bool:
-        """Return whether both sides can."""
-        if capability == methods.CAPABILITY_WATCH and self._no_watch:
-            return False
-        ours = self._options.facts.capabilities
-        return capability in ours and capability in self.credentials.capabilities
-
-    async def _pause(self, wait: float) -> None:
-        """Wait, or until there is something to report."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait)
-
-    def _request(self, wait_s: float) -> pb.GetConfigurationRequest:
-        report = self._report
-        request = pb.GetConfigurationRequest(
-            device_id=self.credentials.device_id,
-            known_etag=self._held.etag if self._held else "",
-            wait_ms=round(wait_s * 1000),
-            applied_version=report.applied_version,
-            public_key=encode_key(report.public_key) if report.public_key else "",
-        )
-        if not self._told_agent:
-            request.agent.CopyFrom(self._agent_info())
-        if report.code:
-            request.apply_error.version = report.failed_version
-            request.apply_error.code = APPLY_CODES[report.code]
-            request.apply_error.reason = report.reason
-        return request
-
-    async def _get(self, wait_s: float) -> bool:
-        """Ask once; return whether the server took its time. ControlError."""
-        loop = asyncio.get_running_loop()
-        began, began_loop = self._unix(), loop.time()
-        self._wake.clear()
-        report = self._report
-        base = self._held
-        call = asyncio.ensure_future(
-            self._client.call(
-                methods.GET_CONFIGURATION,
-                self._request(wait_s),
-                self.credentials.token,
-                wait_s + 30.0,
-            )
-        )
-        waker = asyncio.ensure_future(self._wake.wait())
-        try:
-            # A report cuts a long poll short; the next call carries it.
-            await asyncio.wait({call, waker}, return_when=asyncio.FIRST_COMPLETED)
-            if not call.done() and wait_s:
-                return True
-            reply = await call
-        finally:
-            waker.cancel()
-            call.cancel()
-            await asyncio.gather(call, waker, return_exceptions=True)
-        self._reported = report
-        self._told_agent = True
-        took = loop.time() - began_loop
-        self._take(reply, base, self._unix() if took > 5 else began)
-        return took >= MIN_POLL_S
-
-    async def _watch(self, backoff: Backoff) -> bool:
-        """Follow a stream to its end; False when the server has none after all."""
-        request = self._request(0.0)
-        base = self._held
-        replies = self._client.watch(methods.WATCH_CONFIGURATION, request, self.credentials.token)
-        reporter = asyncio.ensure_future(self._send_reports())
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(methods.WATCHDOG_S):
-                        reply = await anext(replies)
-                except StopAsyncIteration:
-                    return True
-                except TimeoutError:
-                    await self._client.close()
-                    raise TransportError("timeout", "The stream was silent for 120 s") from None
-                except RemoteError as error:
-                    if error.code == "unimplemented":
-                        return False
-                    raise
-                self._told_agent = True
-                base = self._take(reply, base, self._unix())
-                backoff.reset()
-                if reporter.done():
-                    reporter.result()
-        finally:
-            reporter.cancel()
-            await asyncio.gather(reporter, return_exceptions=True)
-            await replies.aclose()  # type: ignore[attr-defined]
-
-    async def _send_reports(self) -> None:
-        """Report by a call of its own whenever there is something to report."""
-        backoff = Backoff(ENROL, self._random)
-        while True:
-            await self._wake.wait()
-            try:
-                await self._get(0.0)
-                backoff.reset()
-            except ControlError as error:
-                self._check_forgotten(error)
-                self._wake.set()
-                await asyncio.sleep(backoff.next_s(error.retry_after_s))
-
-    def _take(
-        self, reply: pb.GetConfigurationResponse, base: Received | None, at: float
-    ) -> Received | None:
-        """Act on an answer to a request that named `base`; return what is held now."""
-        if reply.HasField("error"):
-            raise wire.error_of(reply.error)
-        self._contact(reply.server_time_unix_ms, at)
-        if reply.HasField("server"):
-            self._save(self._with_server(self.credentials, reply.server))
-        if reply.poll_after_s:
-            self._poll_s = min(max(float(reply.poll_after_s), MIN_POLL_S), MAX_POLL_S)
-        self._fine()
-        if reply.not_modified:
-            if base is None:
-                raise RemoteError("bad_message", "Nothing changed, says the server, since nothing")
-            return base
-        if base is not None and reply.etag and reply.etag == base.etag:
-            return base
-        stated = wire.statement_of(reply.configuration)
-        statement = merge(base.statement, stated) if base and base.etag else stated
-        received = Received(reply.etag, reply.version, statement, round(self._unix()))
-        if base is None or base.statement != statement or base.version != reply.version:
-            self._log.info("configuration received", version=reply.version)
-            self._held = received
-            self._listener.configuration(received)
-        else:
-            self._held = received
-        return received
-
     # -- Odds and ends ----------------------------------------------------------------
 
-    def _agent_info(self) -> pb.AgentInfo:
+    def agent_info(self) -> pb.AgentInfo:
         facts = self._options.facts
         return pb.AgentInfo(
             protocol_version=methods.PROTOCOL_VERSION,
@@ -678,20 +503,20 @@ class ControlPlane:
         except Exception as error:
             self._log.warning("the credentials cannot be saved", problem=type(error).__name__)
 
-    def _check_forgotten(self, error: ControlError) -> None:
+    def check_forgotten(self, error: ControlError) -> None:
         if isinstance(error, RemoteError) and error.code in FORGOTTEN:
             raise _Forgotten(error)
 
-    def _contact(self, server_time_unix_ms: int, at: float) -> None:
+    def contact(self, server_time_unix_ms: int, at: float) -> None:
         self.last_contact_unix_s = self._unix()
         if server_time_unix_ms > 0:
             self.clock_offset_s = round(server_time_unix_ms / 1000 - at, 1)
 
-    def _trouble(self, error: ControlError) -> None:
+    def trouble(self, error: ControlError) -> None:
         self.last_error = error
         self._log.warning(error.reason, code=error.code, remedy=error.remedy)
         self._listener.trouble(error)
 
-    def _fine(self) -> None:
+    def fine(self) -> None:
         self.last_error = None
         self._listener.fine()
