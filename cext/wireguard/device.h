@@ -30,11 +30,10 @@
  *							-> WG_OUT_READY fills a job
  *							-> WG_OUT_STAGE: wg_stage()
  *	aead_seal_batch(jobs), send, wg_send_done() per peer
- *	wg_advance()					timers; only when wg_poll_at() is due
+ *	wg_advance()					timers, when wg_poll_at() is due
  *	while wg_next_transmit(): send			handshakes, cookies, keepalives
  *	while wg_next_event()
- *	sleep until wg_poll_at() or a descriptor is ready; do not sleep while
- *	wg_process_handshakes() says that messages are left
+ *	sleep until wg_poll_at() or a descriptor is ready
  *
  * Time is now_ns, monotonic, never 0 and never going back between two calls.
  * wg_device_set_unix_time() relates it to the wall clock, for the timestamps in
