@@ -80,7 +80,7 @@ void hmac_blake2s(uint8_t out[BLAKE2S_LEN], const uint8_t *key, size_t key_len, 
 void kdf(uint8_t *out, unsigned int n, const uint8_t chaining_key[BLAKE2S_LEN], const uint8_t *in,
 	 size_t len);
 
-/** crypto_init() - Choose the variants for this CPU, run known answers; call once first
+/** crypto_init() - Choose the variant for this CPU, run known answers; else the first use does
  *
  * Return: 0, or -1 when a known answer failed (then nothing of ours may start)
  */

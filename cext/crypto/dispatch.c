@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which implementation serves the AEAD on this CPU, and the proof that it is right. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "crypto/variant.h"
@@ -26,8 +27,29 @@ const struct aead_variant *const aead_variants[] = {
 	NULL,
 };
 
-/* Written by crypto_init() and crypto_select() only, before other threads start. */
-static const struct aead_variant *chosen = &aead_portable;
+/*
+ * NULL until the first use.  Each extension module that links this library has
+ * its own copy, so none can count on another one's crypto_init().  Threads that
+ * come here at the same time all choose alike.
+ */
+static const struct aead_variant *chosen;
+
+static void choose(const struct aead_variant *v)
+{
+	__atomic_store_n(&chosen, v, __ATOMIC_RELEASE);
+}
+
+static const struct aead_variant *in_use(void)
+{
+	const struct aead_variant *v = __atomic_load_n(&chosen, __ATOMIC_ACQUIRE);
+
+	if (__builtin_expect(v != NULL, 1))
+		return v;
+	/* A cipher that fails its known answers must not see a packet. */
+	if (crypto_init())
+		abort();
+	return chosen;
+}
 
 int crypto_init(void)
 {
@@ -50,13 +72,13 @@ int crypto_init(void)
 	if (!selftest_x25519())
 		return -1;
 #endif
-	chosen = first;
+	choose(first);
 	return 0;
 }
 
 const char *crypto_backend(void)
 {
-	return chosen->name;
+	return in_use()->name;
 }
 
 const char *crypto_variant(size_t i)
@@ -74,7 +96,7 @@ int crypto_select(const char *name)
 			continue;
 		if (!selftest_aead(aead_variants[i]))
 			return -1;
-		chosen = aead_variants[i];
+		choose(aead_variants[i]);
 		return 0;
 	}
 	return -1;
@@ -82,24 +104,32 @@ int crypto_select(const char *name)
 
 void aead_seal_batch(struct aead_job *jobs, size_t n)
 {
-	chosen->seal_batch(chosen, jobs, n);
+	const struct aead_variant *v = in_use();
+
+	v->seal_batch(v, jobs, n);
 }
 
 void aead_open_batch(struct aead_job *jobs, size_t n)
 {
-	chosen->open_batch(chosen, jobs, n);
+	const struct aead_variant *v = in_use();
+
+	v->open_batch(v, jobs, n);
 }
 
 void aead_seal(uint8_t *out, const uint8_t *in, size_t len, const uint8_t *ad, size_t ad_len,
 	       const uint8_t nonce[12], const uint8_t key[AEAD_KEY_LEN])
 {
-	chosen->seal(chosen, out, in, len, ad, ad_len, nonce, key);
+	const struct aead_variant *v = in_use();
+
+	v->seal(v, out, in, len, ad, ad_len, nonce, key);
 }
 
 bool aead_open(uint8_t *out, const uint8_t *in, size_t len, const uint8_t *ad, size_t ad_len,
 	       const uint8_t nonce[12], const uint8_t key[AEAD_KEY_LEN])
 {
+	const struct aead_variant *v = in_use();
+
 	if (len < AEAD_TAG_LEN)
 		return false;
-	return chosen->open(chosen, out, in, len - AEAD_TAG_LEN, ad, ad_len, nonce, key);
+	return v->open(v, out, in, len - AEAD_TAG_LEN, ad, ad_len, nonce, key);
 }
