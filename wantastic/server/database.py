@@ -102,8 +102,8 @@ class Database:
         )
         self._writing = engine.execution_options(**{WRITE_OPTION: True})
         self._clock = clock
-        # SQLite has one writer: threads queue here instead of spinning on its lock.
-        self._writer = threading.Lock() if engine.dialect.name == "sqlite" else None
+        # There is one writer at a time anyway: threads queue here, not at the database's lock.
+        self._writer = threading.Lock()
 
     @classmethod
     def open(cls, url: str, clock: Clock = time.time) -> Database:
@@ -139,11 +139,11 @@ class Database:
     def write(self) -> Iterator[Transaction]:
         """Open a transaction that is alone in writing; it commits when the block ends well."""
         with (
-            self._writer or contextlib.nullcontext(),
+            self._writer,
             self._writing.connect() as connection,
             connection.begin(),
         ):
-            if self._writer is None:
+            if self.kind == "postgresql":
                 connection.execute(select(schema.state.c.id).with_for_update())
             yield Transaction(connection, int(self._clock()))
 
