@@ -193,3 +193,34 @@ def test_enrol_run_cold_start_and_removal(scene: Scene, transport: str) -> None:
     for secret in (scene.token, stored["token"], stored["tls_key"][:40]):
         assert secret not in log
     assert "Traceback" not in log
+
+
+@pytest.mark.interop
+def test_a_token_that_comes_later_and_one_from_standard_input(scene: Scene) -> None:
+    late = scene.folder / "late"
+    agent = scene.start_agent("grpclib", "-token-file", str(late))
+    assert eventually(lambda: "no_token" in scene.codes(), 30), scene.log.read_text()
+    assert scene.status()["agent"]["state"] == "unregistered"
+    late.write_text(scene.token)
+    assert eventually(scene.is_connected, 30), scene.log.read_text()
+    scene.router.stop(agent)
+
+    for name in ("credentials", "credentials.previous", "identity", "identity.previous"):
+        (scene.folder / "agent" / name).unlink()
+    command = scene.router.command(
+        *AGENT, "-config", str(scene.folder / "config.json"), "-token", "-"
+    )
+    environment = {**os.environ, **scene.environment}
+    refused = subprocess.run(command, input=b"two words", capture_output=True, env=environment)
+    assert refused.returncode == 3
+    assert b"two words" not in refused.stderr
+    with scene.log.open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, env=environment)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(new_token(scene.state).encode() + b"\n")
+        process.stdin.close()
+        assert eventually(scene.is_connected, 30), scene.log.read_text()
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0

@@ -188,8 +188,7 @@ class Conductor:
     ) -> tuple[Config, bytes]:
         """Return what the tunnel starts with: the file, and over it what the server said last."""
         self.registration = registration
-        for step_ in self._rotation.start(self._now()):
-            self._log.info("static key in force", step=type(step_).__name__)
+        self._rotation.start(self._now())
         self._running = self._effective_or_file(cached)
         self._follow(self._running.effective)
         self._plan_rotation()

@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,6 +27,7 @@ from wantastic.config.model import Config, HostPort
 from wantastic.config.parse import Parsed
 from wantastic.control.configuration import NOT_REGISTERED, Received
 from wantastic.control.credentials import Credentials
+from wantastic.control.enrol import token_argument
 from wantastic.control.errors import ControlError
 from wantastic.control.rotation import Journal
 from wantastic.device.device import StartError
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER: Final = HostPort("auth.wantastic.app", 443)
 TICK_S: Final = 1.0
+STDIN_PATH: Final = "/dev/stdin"
+"""What the command line makes of `-token -`."""
 MAX_NUDGED: Final = 16
 
 # Kept equal to wantastic.cli.exits, which this room must not import.
@@ -63,6 +67,24 @@ class Command(Protocol):
     def token(self) -> str: ...
     @property
     def token_file(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command line whose token has been read from standard input."""
+
+    config_path: str
+    auth_url: str
+    token: str = field(repr=False)
+    token_file: str = ""
+
+
+def with_stdin(command: Command, read: Callable[[int], bytes]) -> Command:
+    """Return the command with the token from standard input, read while nothing runs yet."""
+    if command.token_file != STDIN_PATH:
+        return command
+    token = token_argument("-", read)
+    return Asked(command.config_path, command.auth_url, token)
 
 
 class DeviceTunnel:
@@ -335,8 +357,11 @@ def run(command: Command, override: Callable[[Config], Config], log: Log) -> int
         await serve(AgentService(command, override, log, real_world()), ready=lambda: None)
 
     try:
+        command = with_stdin(command, sys.stdin.buffer.read)
+        log.hide(command.token)
         asyncio.run(main())
     except tuple(EXIT_STATUS) as error:
-        sys.stderr.write(f"wantasticd: {error}\n")
+        remedy = f". {error.remedy}" if isinstance(error, ControlError) else ""
+        sys.stderr.write(f"wantasticd: {error}{remedy}\n")
         return next(code for kind, code in EXIT_STATUS.items() if isinstance(error, kind))
     return 0

@@ -93,6 +93,7 @@ class Uplink:
         self._clock_floor_unix_s = clock_floor_unix_s
         self._plane: ControlPlane | None = None
         self._report: ApplyReport | None = None
+        self._token_stamp: tuple[int, int] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- What the conductor asks for --------------------------------------------------
@@ -131,9 +132,23 @@ class Uplink:
         return self._plane.status()
 
     def tick(self) -> None:
-        """Tell the conductor what nobody calls out."""
-        if self._plane:
-            self._conductor.clock_offset(self._plane.clock_offset_s)
+        """Look after what nobody calls out."""
+        if self._plane is None:
+            return
+        self._conductor.clock_offset(self._plane.clock_offset_s)
+        if not self._plane.is_registered and self._token_file_changed():
+            self.read_token_again()
+
+    def _token_file_changed(self) -> bool:
+        """Return whether the token's file appeared or became another one since it was read."""
+        return bool(self._enrolment.token_file) and self._stamp() not in (None, self._token_stamp)
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            info = Path(self._enrolment.token_file).stat()
+        except OSError:
+            return None
+        return info.st_mtime_ns, info.st_size
 
     # -- The run ----------------------------------------------------------------------
 
@@ -148,7 +163,6 @@ class Uplink:
                 await self._plane.run()
             except ControlError as error:
                 self._conductor.trouble(error)
-                self._log.warning(error.reason, code=error.code, remedy=error.remedy)
             except Exception as error:
                 self._conductor.trouble(describe(error))
                 where = error.__traceback__
@@ -211,6 +225,7 @@ class Uplink:
         path = self._enrolment.token_file
         if not path:
             return ""
+        self._token_stamp = self._stamp()
         try:
             return read_token_file(path)
         except LocalError as error:

@@ -285,7 +285,7 @@ class ControlPlane:
                 self.trouble(error)
                 pace = seldom if error.code in NEEDS_OPERATOR else eager
                 wait = pace.next_s(error.retry_after_s)
-            self._log.info("the next attempt to register follows", wait_s=round(wait, 1))
+            self._log.debug("the next attempt to register follows", wait_s=round(wait, 1))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._new_token.wait(), wait)
 
@@ -513,8 +513,9 @@ class ControlPlane:
             self.clock_offset_s = round(server_time_unix_ms / 1000 - at, 1)
 
     def trouble(self, error: ControlError) -> None:
+        """Something failed and will be tried again; the listener makes the noise."""
         self.last_error = error
-        self._log.warning(error.reason, code=error.code, remedy=error.remedy)
+        self._log.debug(error.reason, code=error.code)
         self._listener.trouble(error)
 
     def fine(self) -> None:
