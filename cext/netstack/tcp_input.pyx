@@ -212,12 +212,13 @@ cdef bint in_ack(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept nogi
         not seg.flags & (TCP_SYN | TCP_FIN)
     update_window(t, seg)
     duplicate = duplicate and t.snd_wnd == window
-    t.probes = 0
-    if t.timer == TIMER_PERSIST:
+    if t.timer != TIMER_PERSIST:
+        t.probes = 0
+    else:
         t.stalled_ms = s.now_ms
-        if t.snd_wnd != 0:
+        if t.snd_wnd != window:
             t.timer = TIMER_OFF
-        tcp_ready(s, t)
+            tcp_ready(s, t)
     if not flight:
         if t.tx_next != NS_NIL and t.snd_wnd != window:
             tcp_ready(s, t)

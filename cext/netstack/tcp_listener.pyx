@@ -396,7 +396,7 @@ cdef tcp_flow *listener_request(netstack *s, syn_request *r,
                                 const tcp_segment *seg) noexcept nogil:
     cdef uint32_t listener = r.listener
     cdef flow_tuple tuple
-    cdef uint32_t peer = r.peer
+    cdef uint32_t peer = r.peer, sent_us
     cdef tcp_flow *t
 
     if seg.flags & TCP_RST:
@@ -427,9 +427,14 @@ cdef tcp_flow *listener_request(netstack *s, syn_request *r,
     if s.listener[listener].waiting >= s.listener[listener].backlog:
         drop(&s.drops, DROP_NS_HALF_OPEN_FULL)
         return NULL
+    # The handshake's round trip, unless it is not clear which SYN-ACK this answers.
+    sent_us = s.now_us - (s.now_ms - r.born_ms) * 1000
+    if r.retransmits:
+        sent_us = 0
     t = from_request(s, r, s.listener[listener].receive_space)
     if t == NULL:
         tcp_reset_segment(s, &tuple, seg, peer)
     else:
+        t.first_sent_us = sent_us
         adopt(s, t, listener)
     return t

@@ -299,8 +299,8 @@ cdef inline bint may_probe(const tcp_flow *t) noexcept nogil:
 cdef void recovery_set_timer(netstack *s, tcp_flow *t, bint restart) noexcept nogil:
     cdef uint32_t rto_ms, probe_ms
 
-    if t.time_head == NS_NIL and t.lost_head == NS_NIL:
-        # Nothing in flight. A window that is shut needs to be asked about.
+    if t.snd_nxt == t.snd_una:
+        # Nothing outstanding. A window that is shut needs to be asked about.
         if t.tx_next != NS_NIL and t.state >= TCP_ESTABLISHED:
             if t.timer != TIMER_PERSIST:
                 t.probes = 0

@@ -105,7 +105,8 @@ cdef tcp_flow *tcp_new(netstack *s, const flow_tuple *tuple, uint32_t peer) noex
     generation = t.generation
     queued = t.queued
     memset(t, 0, sizeof(tcp_flow))
-    t.generation = generation
+    # Never 0, so that no handle is.
+    t.generation = generation if generation else 1
     t.queued = queued
     t.tuple = tuple[0]
     t.peer = peer

@@ -83,7 +83,7 @@ cdef void persist(netstack *s, tcp_flow *t) noexcept nogil:
         return
     if t.probes < 32:
         t.probes += 1
-    wait_ms <<= t.probes if t.probes < 8 else 8
+    wait_ms <<= t.probes if t.probes < 9 else 9
     s.statistics.window_probes += 1
     t.flags |= TF_PROBE
     tcp_ready(s, t)

@@ -263,6 +263,10 @@ cdef class Stack:
 
         return None if at == 0xffffffffffffffffu else at
 
+    def has_output(self):
+        """Whether packets() would be worth asking (it may still give none)."""
+        return self.s.answer_head != 0xffffffffu or self.s.ready.head != self.s.ready.tail
+
     def packets(self, n=128):
         return [p[0] for p in self.packets_with_run(n)]
 
