@@ -406,7 +406,7 @@ cdef void tcp_input(netstack *s, const uint8_t *packet, const ip_info *info,
     cdef tcp_segment seg
     cdef flow_tuple tuple
     cdef tcp_flow *t = NULL
-    cdef bint reused = False
+    cdef bint reused = False, later = False
 
     if not tcp_parse(&seg, p, length) or seg.source_port == 0 or seg.destination_port == 0:
         drop(&s.drops, DROP_NS_BAD_HEADER)
@@ -435,7 +435,9 @@ cdef void tcp_input(netstack *s, const uint8_t *packet, const ip_info *info,
             listener_syn(s, &tuple, &seg, packet, info, peer, reused, floor)
             return
         if seg.flags & TCP_ACK:
-            t = listener_cookie(s, &tuple, &seg, peer)
+            t = listener_cookie(s, &tuple, &seg, peer, &later)
+        if later:
+            return
         if t == NULL:
             drop(&s.drops, DROP_NS_NO_LISTENER)
             tcp_reset_segment(s, &tuple, &seg, peer)

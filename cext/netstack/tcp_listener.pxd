@@ -15,9 +15,10 @@ cdef void listener_syn(netstack *s, const flow_tuple *tuple, const tcp_segment *
 # A segment for a request. The flow it became, for which the segment is to go on; or NULL.
 cdef tcp_flow *listener_request(netstack *s, syn_request *r,
                                 const tcp_segment *seg) noexcept nogil
-# An ACK without a flow: the answer to a cookie of ours? The flow, or NULL.
+# An ACK without a flow: the answer to a cookie of ours? The flow, or NULL; `later` when it
+# was one but there is no room: its sender tries again.
 cdef tcp_flow *listener_cookie(netstack *s, const flow_tuple *tuple, const tcp_segment *seg,
-                               uint32_t peer) noexcept nogil
+                               uint32_t peer, bint *later) noexcept nogil
 # The consumer's decision about a dial.
 cdef tcp_flow *listener_accept(netstack *s, syn_request *r, uint64_t user,
                                uint32_t receive_space) noexcept nogil

@@ -309,7 +309,7 @@ cdef int find_listener(netstack *s, const flow_tuple *tuple) noexcept nogil:
 
 
 cdef tcp_flow *listener_cookie(netstack *s, const flow_tuple *tuple, const tcp_segment *seg,
-                               uint32_t peer) noexcept nogil:
+                               uint32_t peer, bint *later) noexcept nogil:
     cdef uint32_t cookie = seg.ack - 1, head = cookie >> 24, age, options = TCP_HAS_MSS, bits
     cdef uint8_t window_scale = 0
     cdef int listener
@@ -327,7 +327,10 @@ cdef tcp_flow *listener_cookie(netstack *s, const flow_tuple *tuple, const tcp_s
         return NULL
     age = ((<uint32_t> (s.now_ms64 >> 16) & 31) - (head >> 3)) & 31
     if age > 1 or cookie_mac(s, tuple, seg.seq - 1, head) != cookie & 0xffffff:
+        # Perhaps a later segment of a connection whose first one was lost: no reset, so
+        # that the first one, sent again, still finds its cookie good.
         drop(&s.drops, DROP_NS_BAD_COOKIE)
+        later[0] = True
         return NULL
     if seg.options & TCP_HAS_TIMESTAMP:
         bits = (seg.ts_echo) & COOKIE_BITS
@@ -339,6 +342,7 @@ cdef tcp_flow *listener_cookie(netstack *s, const flow_tuple *tuple, const tcp_s
             window_scale = <uint8_t> (bits & 15)
     if s.listener[listener].waiting >= s.listener[listener].backlog:
         drop(&s.drops, DROP_NS_HALF_OPEN_FULL)
+        later[0] = True
         return NULL
     t = make_flow(s, tuple, peer, cookie, seg.seq - 1, options, cookie_mss[head & 7],
                   window_scale, seg.ts_value, s.listener[listener].receive_space)

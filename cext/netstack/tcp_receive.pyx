@@ -220,9 +220,9 @@ cdef bint insert_early(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *da
                     return kept
                 seq += n
                 data += n
-            elif seq == end and seq == b.seq + b.len:
-                # Only a FIN is left of it.
-                if not b.flags & BLOCK_FIN:
+            elif seq == end and seq_leq(seq, b.seq + b.len):
+                # Only a FIN is left of it; one inside what came is not to be believed.
+                if seq == b.seq + b.len and not b.flags & BLOCK_FIN:
                     b.flags |= BLOCK_FIN
                     kept = True
                 return kept

@@ -29,7 +29,8 @@ from cext.netstack.flow cimport at_or_after
 from cext.netstack.layout cimport (
     BLOCK_APP_LIMITED, BLOCK_EVER_RETRANSMITTED, BLOCK_FIN, BLOCK_LOST, BLOCK_ON_TIME_LIST,
     BLOCK_RETRANSMITTED, BLOCK_SACKED, BLOCK_SENT, NS_MAX_HEADERS, NS_NIL, SLAB_CONTROL,
-    TF_REORDERING_SEEN, TF_SACK, TF_TIMESTAMPS, block, block_data, netstack, slab_block, tcp_flow,
+    TCP_ESTABLISHED, TF_REORDERING_SEEN, TF_SACK, TF_TIMESTAMPS, block, block_data, netstack,
+    slab_block, tcp_flow,
 )
 from cext.netstack.slab cimport slab_put, slab_take
 from cext.netstack.tcp_state cimport block_span
@@ -475,6 +476,8 @@ cdef int scoreboard_check(netstack *s, tcp_flow *t) noexcept nogil:
     cdef block *b
     cdef bint sent = True
 
+    if t.state < TCP_ESTABLISHED:
+        seq += 1  # the SYN
     while at != NS_NIL:
         b = slab_block(&s.slab, at)
         if at == t.tx_next:

@@ -167,7 +167,7 @@ cdef void tcp_set_state(netstack *s, tcp_flow *t, uint32_t state) noexcept nogil
 
 cdef void drop_queues(netstack *s, tcp_flow *t, bint parked) noexcept nogil:
     slab_put_chain(&s.slab, t.tx_head)
-    slab_put_chain(&s.slab, t.ooo_head)
+    t.rx_blocks -= <uint16_t> slab_put_chain(&s.slab, t.ooo_head)
     t.tx_head = t.tx_tail = t.tx_next = NS_NIL
     t.time_head = t.time_tail = t.lost_head = t.lost_tail = t.sack_hint = NS_NIL
     t.ooo_head = t.ooo_tail = NS_NIL

@@ -79,6 +79,7 @@ cdef class Stack:
     cdef void app_push(self, app_flow *f) noexcept nogil
     cdef uint32_t app_new(self, uint32_t handle, uint64_t to_send) noexcept nogil
     cdef void app_resume(self) noexcept nogil
+    cdef bint app_stalls(self) noexcept nogil
 
 
 cdef class Wheel:
@@ -99,3 +100,7 @@ cdef class Network:
     cdef void deliver(self, link *l, Stack to) noexcept nogil
     cdef void flush(self, Stack source, link *l) noexcept nogil
     cdef int step(self) noexcept nogil
+
+
+# 0, or the number of the first invariant that a flow breaks.
+cdef int stack_check(netstack *s) noexcept nogil

@@ -503,6 +503,14 @@ cdef class Stack:
                 self.native.flow[i].stalled = False
                 ns_set_receive_space(self.s, self.native.flow[i].handle, self.native.space)
 
+    cdef bint app_stalls(self) noexcept nogil:
+        cdef uint32_t i
+
+        for i in range(self.native.flows):
+            if self.native.flow[i].stalled and self.native.flow[i].state == FLOW_OPEN:
+                return True
+        return False
+
     def app_connect(self, remote, to_send, local=(None, 0)):
         """A native client that sends `to_send` bytes of the pattern, then half-closes."""
         cdef flow_tuple tuple
@@ -817,11 +825,15 @@ cdef class Network:
         at = ns_poll_at(self.b.s)
         if at < next_ns:
             next_ns = at
-        if next_ns == 0xffffffffffffffffu:
-            return 0
         if self.a.native.stall_permille or self.b.native.stall_permille:
             self.a.app_resume()
             self.b.app_resume()
+            # Who stalled again is asked again soon, even when no timer runs any more.
+            if (self.a.app_stalls() or self.b.app_stalls()) and \
+                    next_ns > self.now_ns + 1000000:
+                next_ns = self.now_ns + 1000000
+        if next_ns == 0xffffffffffffffffu:
+            return 0
         if next_ns > self.now_ns:
             self.now_ns = next_ns
         self.deliver(&self.ab, self.b)

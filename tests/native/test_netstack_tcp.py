@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from cext.netstack import testing
@@ -32,11 +34,11 @@ def events(peer: Peer) -> int:
 # -- opening --
 def test_syn_ack_offers_what_was_asked_for() -> None:
     rows = [
-        (dict(mss=1460), dict(mss=1380, wscale=None, sack_ok=False, ts=None)),
-        (dict(mss=1460, sack_ok=True), dict(sack_ok=True)),
-        (dict(mss=1460, wscale=7), dict(wscale=6)),
-        (dict(mss=1460, ts=(77, 0)), dict(mss=1380)),
-        (dict(), dict(mss=1380)),
+        ({"mss": 1460}, {"mss": 1380, "wscale": None, "sack_ok": False, "ts": None}),
+        ({"mss": 1460, "sack_ok": True}, {"sack_ok": True}),
+        ({"mss": 1460, "wscale": 7}, {"wscale": 6}),
+        ({"mss": 1460, "ts": (77, 0)}, {"mss": 1380}),
+        ({}, {"mss": 1380}),
     ]
     for asked, expected in rows:
         peer = Peer(listening())
@@ -412,7 +414,7 @@ def test_timeout_doubles_and_ends_by_user_timeout() -> None:
         assert segment.payload == b"x"
     # Handshake in no virtual time: the least RTO.
     assert waits[0] == pytest.approx(200, abs=5)
-    for before, after in zip(waits, waits[1:-1], strict=False):
+    for before, after in itertools.pairwise(waits[:-1]):
         assert after == pytest.approx(2 * before, rel=0.02)
     assert peer.stack.events()[-1][1:3] == (testing.EVENT_CLOSED, testing.REASON_TIMEOUT)
 
@@ -694,10 +696,10 @@ def test_abort() -> None:
 
 
 TIME_WAIT_REUSE = [
-    (dict(), 1000, True),  # without timestamps: a greater sequence number
-    (dict(), -1000, False),
-    (dict(ts=1), -1000, True),  # RFC 6191: a later timestamp is enough
-    (dict(ts=-1), 1000, False),
+    ({}, 1000, True),  # without timestamps: a greater sequence number
+    ({}, -1000, False),
+    ({"ts": 1}, -1000, True),  # RFC 6191: a later timestamp is enough
+    ({"ts": -1}, 1000, False),
 ]
 
 

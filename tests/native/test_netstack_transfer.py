@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from cext.netstack.testing import Network, Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from cext.netstack.testing import Network, Stack
 
 SERVER = ("10.0.0.2", 80)
 SNAPSHOT = Path(__file__).with_name("netsim_snapshot.json")
@@ -55,7 +54,7 @@ CHANCE = st.sampled_from([0.0, 0.0, 0.001, 0.01, 0.05, 0.2])
     space=st.sampled_from([3000, 65535, 1 << 22]),
     six=st.booleans(),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_streams_stay_whole_whatever_happens(
     seed: int, up: int, down: int, loss: float, duplicate: float, reorder: float, corrupt: float,
     delay_ms: float, jitter_ms: float, rate_mbit: float, stall: int, chunk: int, space: int,
@@ -72,6 +71,7 @@ def test_streams_stay_whole_whatever_happens(
     net.b.app_set(space=space, stall_permille=stall, chunk=chunk, server_bytes=down)
     assert net.a.app_connect(("fd00::2", 80) if six else SERVER, up) > 0
     net.run(3600, until_finished=1, check=True)
+    net.run(5, check=True)  # what is parked goes to the consumer yet
     a, b = net.a.app_status(), net.b.app_status()
     if a["failed"] and net.a.info(net.a.app_flow(0)["handle"]) is None and b["flows"] == 0:
         return  # seven SYNs in a row were lost: that may happen, and says so
