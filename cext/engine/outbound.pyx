@@ -59,6 +59,7 @@ from cext.wireguard.send cimport (
 cdef enum:
     ICMP_HOST_UNREACHABLE = 1
     ICMPV6_ADDRESS_UNREACHABLE = 3
+    TRANSMITS_PER_TURN = 16
     # DSCP AF41, as the kernel module marks its handshake messages.
     HANDSHAKE_TOS = 0x88
     # IPv6 has 20 bytes more of header within the same 64 KiB.
@@ -259,8 +260,12 @@ cdef void send_transmits(engine_core *core, wg_transmit *messages,
 
 cdef void outbound_transmits(engine_core *core, uint64_t now_ns) noexcept nogil:
     cdef wg_transmit messages[4]
-    cdef unsigned int n = 0
-    while wg_next_transmit(core.device, now_ns, &messages[n]):
+    cdef unsigned int n = 0, made
+    # An initiation costs two Diffie-Hellmans: thousands of peers that begin at once must
+    # not hold up data. What is left makes wg_poll_at() say "now".
+    for made in range(TRANSMITS_PER_TURN):
+        if not wg_next_transmit(core.device, now_ns, &messages[n]):
+            break
         n += 1
         if n == 4:
             send_transmits(core, messages, n)
