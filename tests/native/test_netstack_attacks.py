@@ -10,7 +10,7 @@ from cext.netstack.testing import Stack
 from cext.netstack import testing
 from tests.support import packets
 from tests.support.netstack import OURS, Peer, listening
-from tests.support.packets import ACK, FIN, RST, SYN
+from tests.support.segments import ACK, FIN, RST, SYN
 
 WINDOW = 65535
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cext.netstack import testing
 from tests.support import packets
-from tests.support.packets import ICMP, ICMPV6, UDP
+from tests.support.segments import ICMP, ICMPV6, UDP
 
 US, THEM, WORLD = ("10.0.0.1", 53), ("10.0.0.9", 4000), ("192.0.2.7", 443)
 US6, THEM6 = ("fd00::1", 53), ("fd00::9", 4000)

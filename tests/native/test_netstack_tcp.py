@@ -9,7 +9,7 @@ import pytest
 from cext.netstack import testing
 from tests.support import packets
 from tests.support.netstack import OURS, THEIRS, Peer, listening
-from tests.support.packets import ACK, FIN, PSH, RST, SYN
+from tests.support.segments import ACK, FIN, PSH, RST, SYN
 
 MSS = 1380
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cext.netstack import testing
 from tests.support import packets
-from tests.support.packets import ACK, SYN, Segment
+from tests.support.segments import ACK, SYN, Segment
 
 MS = 1_000_000
 OURS = ("10.0.0.1", 80)

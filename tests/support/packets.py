@@ -1,17 +1,24 @@
-"""IP packets in a few lines of Python: built and taken apart naively, for tests."""
+"""IP packets built and cut in the plainest way: the model that native code is held against."""
 
 from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
-TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+TCP = 6
+UDP = 17
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << i for i in range(8))
+
+NEEDS_CHECKSUM = 1
+GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, GSO_ECN = 1, 4, 5, 0x80
+
+Header = tuple[int, int, int, int, int, int]
+FINISHED: Header = (0, 0, 0, 0, 0, 0)
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071, one word at a time."""
+    """RFC 1071, word by word."""
     if len(data) % 2:
         data += b"\0"
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
@@ -20,185 +27,146 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def pseudo(source: str, destination: str, protocol: int, length: int) -> bytes:
-    a, b = ipaddress.ip_address(source).packed, ipaddress.ip_address(destination).packed
-    if len(a) == 4:
-        return a + b + struct.pack("!BBH", 0, protocol, length)
-    return a + b + struct.pack("!IHBB", length, 0, 0, protocol)
-
-
-def ip(
-    source: str,
-    destination: str,
-    protocol: int,
-    payload: bytes,
-    *,
-    ttl: int = 64,
-    ident: int = 0,
-    fragment: int = 0,
-) -> bytes:
-    """One IPv4 or IPv6 packet; `fragment` is IPv4's field of flags and offset."""
-    a, b = ipaddress.ip_address(source), ipaddress.ip_address(destination)
-    if a.version == 6:
-        head = struct.pack("!IHBB", 6 << 28, len(payload), protocol, ttl)
-        return head + a.packed + b.packed + payload
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), ident, fragment, ttl, protocol, 0)
-    head += a.packed + b.packed
-    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
-
-
-def options(
-    *,
-    mss: int | None = None,
-    wscale: int | None = None,
-    sack_ok: bool = False,
-    ts: tuple[int, int] | None = None,
-    sacks: tuple[tuple[int, int], ...] = (),
-    raw: bytes = b"",
-) -> bytes:
-    """TCP options, padded with NOPs in front of each as everybody does."""
-    out = b""
-    if mss is not None:
-        out += struct.pack("!BBH", 2, 4, mss)
-    if sack_ok:
-        out += b"\1\1\4\2"
-    if ts is not None:
-        out += b"\1\1" + struct.pack("!BBII", 8, 10, ts[0] & 0xFFFFFFFF, ts[1] & 0xFFFFFFFF)
-    if wscale is not None:
-        out += struct.pack("!BBBB", 1, 3, 3, wscale)
-    if sacks:
-        out += b"\1\1" + struct.pack("!BB", 5, 2 + 8 * len(sacks))
-        for start, end in sacks:
-            out += struct.pack("!II", start & 0xFFFFFFFF, end & 0xFFFFFFFF)
-    out += raw
-    return out + b"\1" * (-len(out) % 4)
-
-
-def tcp(
-    source: tuple[str, int],
-    destination: tuple[str, int],
-    flags: int,
-    seq: int,
-    ack: int = 0,
-    payload: bytes = b"",
-    *,
-    window: int = 65535,
-    opts: bytes = b"",
-    ttl: int = 64,
-    urgent: int = 0,
-) -> bytes:
-    """One TCP packet with right checksums."""
-    head = struct.pack(
-        "!HHIIBBHHH",
-        source[1],
-        destination[1],
-        seq & 0xFFFFFFFF,
-        ack & 0xFFFFFFFF,
-        (20 + len(opts)) // 4 << 4,
-        flags,
-        window,
-        0,
-        urgent,
-    )
-    body = head + opts + payload
-    value = checksum(pseudo(source[0], destination[0], TCP, len(body)) + body)
-    body = body[:16] + struct.pack("!H", value) + body[18:]
-    return ip(source[0], destination[0], TCP, body, ttl=ttl)
-
-
-def udp(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
-    """The UDP part alone, checksummed; wrap it with ip()."""
-    body = struct.pack("!HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
-    value = checksum(pseudo(source[0], destination[0], UDP, len(body)) + body) or 0xFFFF
-    return body[:6] + struct.pack("!H", value) + body[8:]
-
-
-def udp_packet(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
-    return ip(source[0], destination[0], UDP, udp(source, destination, payload))
-
-
-def icmp(source: str, destination: str, kind: int, code: int, rest: bytes) -> bytes:
-    """An ICMP or ICMPv6 packet; `rest` begins with the four bytes behind the checksum."""
-    six = ":" in source
-    body = struct.pack("!BBH", kind, code, 0) + rest
-    prefix = pseudo(source, destination, ICMPV6, len(body)) if six else b""
-    body = body[:2] + struct.pack("!H", checksum(prefix + body)) + body[4:]
-    return ip(source, destination, ICMPV6 if six else ICMP, body)
-
-
-@dataclass(frozen=True)
-class Packet:
-    """What a packet says; raises AssertionError for one that is not right."""
-
-    source: str
-    destination: str
-    protocol: int
-    ttl: int
-    payload: bytes
-    fragment: int = 0
-    ident: int = 0
-
-
 @dataclass(frozen=True)
 class Segment:
-    source: tuple[str, int]
-    destination: tuple[str, int]
-    flags: int
-    seq: int
-    ack: int
-    window: int
-    payload: bytes
-    mss: int | None = None
-    wscale: int | None = None
-    sack_ok: bool = False
-    ts: tuple[int, int] | None = None
-    sacks: tuple[tuple[int, int], ...] = field(default=())
+    """One TCP or UDP packet; `bytes()` gives it with all checksums right."""
 
+    source: str = "10.0.0.1"
+    destination: str = "10.0.0.2"
+    protocol: int = TCP
+    source_port: int = 40000
+    destination_port: int = 5201
+    payload: bytes = b""
+    sequence: int = 1000
+    acknowledgement: int = 7
+    flags: int = ACK
+    window: int = 500
+    urgent: int = 0
+    options: bytes = b""
+    ip_options: bytes = b""
+    extensions: bytes = b""  # IPv6, in front of the transport header
+    first_extension: int = 0
+    identification: int = 1
+    dont_fragment: bool = True
+    ttl: int = 64
+    tos: int = 0
+    flow_label: int = 0
 
-def parse(data: bytes) -> Packet:
-    if data[0] >> 4 == 4:
-        assert data[0] == 0x45
-        assert checksum(data[:20]) == 0
-        total, ident, fragment = struct.unpack("!HHH", data[2:8])
-        assert total == len(data)
-        a, b = ipaddress.ip_address(data[12:16]), ipaddress.ip_address(data[16:20])
-        return Packet(str(a), str(b), data[9], data[8], data[20:], fragment, ident)
-    assert data[0] >> 4 == 6
-    assert struct.unpack("!H", data[4:6])[0] == len(data) - 40
-    source, destination = ipaddress.ip_address(data[8:24]), ipaddress.ip_address(data[24:40])
-    return Packet(str(source), str(destination), data[6], data[7], data[40:])
+    @property
+    def version(self) -> int:
+        return ipaddress.ip_address(self.source).version
 
+    @property
+    def addresses(self) -> bytes:
+        return (
+            ipaddress.ip_address(self.source).packed + ipaddress.ip_address(self.destination).packed
+        )
 
-def parse_tcp(data: bytes) -> Segment:
-    p = parse(data)
-    assert p.protocol == TCP
-    body = p.payload
-    assert checksum(pseudo(p.source, p.destination, TCP, len(body)) + body) == 0
-    sport, dport, seq, ack, offset, flags, window, _, _ = struct.unpack("!HHIIBBHHH", body[:20])
-    at, end = 20, (offset >> 4) * 4
-    found: dict[str, object] = {}
-    while at < end:
-        kind = body[at]
-        if kind == 1:
-            at += 1
-            continue
-        if kind == 0:
-            break
-        size = body[at + 1]
-        value = body[at + 2 : at + size]
-        if kind == 2:
-            found["mss"] = struct.unpack("!H", value)[0]
-        elif kind == 3:
-            found["wscale"] = value[0]
-        elif kind == 4:
-            found["sack_ok"] = True
-        elif kind == 5:
-            words = struct.unpack(f"!{len(value) // 4}I", value)
-            found["sacks"] = tuple(zip(words[::2], words[1::2], strict=True))
-        elif kind == 8:
-            found["ts"] = struct.unpack("!II", value)
-        at += size
-    return Segment(
-        (p.source, sport), (p.destination, dport), flags, seq, ack, window, body[end:],
-        **found,  # type: ignore[arg-type]
-    )  # fmt: skip
+    @property
+    def l4_offset(self) -> int:
+        return 20 + len(self.ip_options) if self.version == 4 else 40 + len(self.extensions)
+
+    @property
+    def header_len(self) -> int:
+        return self.l4_offset + (20 + len(self.options) if self.protocol == TCP else 8)
+
+    def pseudo(self, length: int) -> bytes:
+        if self.version == 4:
+            return self.addresses + struct.pack("!BBH", 0, self.protocol, length)
+        return self.addresses + struct.pack("!IHBB", length, 0, 0, self.protocol)
+
+    def transport(self, check: int) -> bytes:
+        ports = struct.pack("!HH", self.source_port, self.destination_port)
+        if self.protocol == UDP:
+            return ports + struct.pack("!HH", 8 + len(self.payload), check) + self.payload
+        return (
+            ports
+            + struct.pack(
+                "!IIBBHHH",
+                self.sequence % 2**32,
+                self.acknowledgement,
+                (20 + len(self.options)) // 4 << 4,
+                self.flags,
+                self.window,
+                check,
+                self.urgent,
+            )
+            + self.options
+            + self.payload
+        )
+
+    def ip(self, length: int) -> bytes:
+        if self.version == 6:
+            first = self.first_extension if self.extensions else self.protocol
+            word = 6 << 28 | self.tos << 20 | self.flow_label
+            length += len(self.extensions)
+            return (
+                struct.pack("!IHBB", word, length, first, self.ttl)
+                + self.addresses
+                + (self.extensions)
+            )
+        size = 20 + len(self.ip_options)
+        header = struct.pack(
+            "!BBHHHBBH",
+            0x40 | size // 4,
+            self.tos,
+            size + length,
+            self.identification % 65536,
+            0x4000 if self.dont_fragment else 0,
+            self.ttl,
+            self.protocol,
+            0,
+        )
+        header += self.addresses + self.ip_options
+        return header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+
+    def __bytes__(self) -> bytes:
+        plain = self.transport(0)
+        check = checksum(self.pseudo(len(plain)) + plain)
+        if self.protocol == UDP and check == 0:
+            check = 0xFFFF
+        return self.ip(len(plain)) + self.transport(check)
+
+    def unfinished(self, segment_len: int = 0) -> tuple[bytes, Header]:
+        """As a TUN device hands it out: pseudo header sum only, and the vnet header."""
+        plain = self.transport(0)
+        partial = ~checksum(self.pseudo(len(plain))) & 0xFFFF
+        kind = 0
+        if segment_len:
+            tcp = GSO_TCPV4 if self.version == 4 else GSO_TCPV6
+            kind = tcp if self.protocol == TCP else GSO_UDP_L4
+            if self.protocol == TCP and self.flags & CWR:
+                kind |= GSO_ECN
+        field = 16 if self.protocol == TCP else 6
+        header = (
+            NEEDS_CHECKSUM,
+            kind,
+            self.header_len if segment_len else 0,
+            segment_len,
+            self.l4_offset,
+            field,
+        )
+        return self.ip(len(plain)) + self.transport(partial), header
+
+    def cut(self, segment_len: int) -> list[Segment]:
+        """What a network card with segmentation offload would send."""
+        pieces = [
+            self.payload[i : i + segment_len] for i in range(0, len(self.payload), segment_len)
+        ]
+        out = []
+        for i, piece in enumerate(pieces):
+            flags = self.flags
+            if i + 1 < len(pieces):
+                flags &= ~(FIN | PSH)
+            if i > 0:
+                flags &= ~CWR
+            out.append(
+                replace(
+                    self,
+                    payload=piece,
+                    flags=flags,
+                    sequence=self.sequence + i * segment_len,
+                    identification=self.identification + i,
+                )
+            )
+        return out
