@@ -299,6 +299,9 @@ async def measure(machine: Machine, options: argparse.Namespace) -> bool:
             f"  {'':11} {machine.reads() - reads:8.0f} database reads by these polls\n"
         )
         with ProcessPoolExecutor(1, get_context("spawn")) as operators:
+            # The operator has started and imported everything before time counts.
+            operators.submit(change, machine.url, options.devices, 0.0).result()
+            await asyncio.sleep(1.0)
             changes = operators.submit(change, machine.url, options.devices, options.seconds)
             paced = Phase(f"poll {options.rate}/s")
             await _phase(
