@@ -16,7 +16,7 @@ QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
-.PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-flood fuzz asan \
+.PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-fleet bench-flood fuzz asan \
 	test-qemu binary binary-check image image-test clean
 
 help: ## Show this list
@@ -63,6 +63,10 @@ bench-aead: build ## ns per packet: our AEAD against OpenSSL and libsodium
 bench-tunnel: build ## TUN mode against wireguard-go and boringtun (root)
 	@$(NEED) $(TEST_PACKAGES)
 	@$(PY) -m tests.bench.tunnel
+
+bench-fleet: build ## The reference server under a fleet of devices, SQLite and PostgreSQL
+	@$(NEED) $(TEST_PACKAGES)
+	@$(PY) -m tests.bench.fleet
 
 bench-flood: build ## Handshake floods against us and wireguard-go (root)
 	@$(NEED) $(TEST_PACKAGES)
