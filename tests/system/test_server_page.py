@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import grpc
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -100,6 +101,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
         options.add_argument(flag)
     browser = webdriver.Chrome(options=options, service=Service(driver))
     browser.set_page_load_timeout(20)
+    browser.implicitly_wait(0.2)
     try:
         yield browser
     finally:
@@ -110,15 +112,34 @@ def heading(browser: Browser) -> str:
     return browser.find_element(By.TAG_NAME, "h1").text
 
 
+def comes(browser: Browser, wanted: str) -> bool:
+    """Wait for a page; the one before may vanish while it is looked at."""
+
+    def there() -> bool:
+        try:
+            return heading(browser) == wanted
+        except (NoSuchElementException, StaleElementReferenceException):
+            return False
+
+    return support.eventually(there)
+
+
 def type_here(browser: Browser, *keys: str) -> None:
     browser.switch_to.active_element.send_keys(*keys)
 
 
 def submit_here(browser: Browser, *keys: str) -> None:
     """Type and press Enter, then wait until another page stands there."""
-    before = browser.find_element(By.TAG_NAME, "html")
+    before = browser.find_element(By.TAG_NAME, "main")
     type_here(browser, *keys, Keys.ENTER)
-    assert support.eventually(lambda: browser.find_element(By.TAG_NAME, "html") != before)
+
+    def gone() -> bool:
+        try:
+            return browser.find_element(By.TAG_NAME, "main") != before
+        except (NoSuchElementException, StaleElementReferenceException):
+            return False
+
+    assert support.eventually(gone)
 
 
 def check_page(browser: Browser) -> None:
@@ -193,11 +214,11 @@ def test_a_person_denies_a_device_and_signs_out(browser: Browser, site: Site) ->
     submit_here(browser, started["user_code"].lower().replace("-", " "))
     deny = browser.find_element(By.CSS_SELECTOR, "button[value=deny]")
     deny.send_keys(Keys.ENTER)
-    assert support.eventually(lambda: heading(browser) == "Device denied")
+    assert comes(browser, "Device denied")
     assert site.token(started)["error"] == "access_denied"
     browser.find_element(By.LINK_TEXT, "Approve another device").click()
     browser.find_element(By.XPATH, "//button[text()='Sign out']").click()
-    assert support.eventually(lambda: heading(browser) == "Sign in to approve a device")
+    assert comes(browser, "Sign in to approve a device")
 
 
 def test_another_site_cannot_approve(browser: Browser, site: Site, tmp_path: Path) -> None:
@@ -215,5 +236,5 @@ def test_another_site_cannot_approve(browser: Browser, site: Site, tmp_path: Pat
     )
     browser.get(evil.as_uri())
     browser.find_element(By.TAG_NAME, "button").click()
-    assert support.eventually(lambda: heading(browser) == "That did not work")
+    assert comes(browser, "That did not work")
     assert site.token(started)["error"] == "authorization_pending"
