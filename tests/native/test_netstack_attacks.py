@@ -8,7 +8,7 @@ import pytest
 from cext.netstack.testing import Stack
 
 from cext.netstack import testing
-from tests.support import packets
+from tests.support import segments
 from tests.support.netstack import OURS, Peer, listening
 from tests.support.segments import ACK, FIN, RST, SYN
 
@@ -90,8 +90,8 @@ def test_syn_flood_leaves_room_for_real_clients() -> None:
     real = Peer(stack, theirs=("10.0.0.5", 999), peer=2)
     for i in range(5000):
         stack.input(
-            packets.tcp((f"10.1.{i >> 8 & 255}.{i & 255}", 1000 + i), OURS, SYN, i,
-                        opts=packets.options(mss=1400)), peer=1,
+            segments.tcp((f"10.1.{i >> 8 & 255}.{i & 255}", 1000 + i), OURS, SYN, i,
+                        opts=segments.options(mss=1400)), peer=1,
         )  # fmt: skip
         stack.packets()
     usage = stack.usage()
@@ -111,7 +111,7 @@ def test_syn_cookie_makes_a_connection(ts: bool, delay_ms: int) -> None:
     Peer(stack, theirs=("10.0.0.7", 7)).send(SYN, 0)
     stack.packets()
     peer = Peer(stack, ts=ts)
-    opts = packets.options(mss=1400, wscale=9, sack_ok=True, ts=(peer.clock, 0) if ts else None)
+    opts = segments.options(mss=1400, wscale=9, sack_ok=True, ts=(peer.clock, 0) if ts else None)
     peer.send(SYN, 0, opts=opts)
     answer = peer.one()
     assert (answer.flags, answer.ack) == (SYN | ACK, 1)
@@ -151,10 +151,10 @@ def test_guessed_and_stale_cookies_are_refused() -> None:
 def test_dial_flood_is_bounded_and_fair() -> None:
     stack = Stack(syn_requests=30)
     for i in range(300):
-        stack.input(packets.tcp(("10.1.0.1", 1000 + i), ("192.0.2.1", 80), SYN, i), peer=1)
+        stack.input(segments.tcp(("10.1.0.1", 1000 + i), ("192.0.2.1", 80), SYN, i), peer=1)
     assert stack.usage()["syn"] == 10
     assert stack.drops()["ns_half_open_full"] == 290
-    stack.input(packets.tcp(("10.2.0.1", 5), ("192.0.2.1", 80), SYN, 0), peer=2)
+    stack.input(segments.tcp(("10.2.0.1", 5), ("192.0.2.1", 80), SYN, 0), peer=2)
     assert stack.usage()["syn"] == 11
     assert stack.packets() == []
 
@@ -268,7 +268,7 @@ def test_resets_and_errors_are_limited() -> None:
     stack = Stack(has_admit=False, icmp_errors_s=50)
     answers = 0
     for i in range(1000):
-        stack.input(packets.tcp(("10.0.0.9", 1 + i), OURS, ACK, 0, 5))
+        stack.input(segments.tcp(("10.0.0.9", 1 + i), OURS, ACK, 0, 5))
         answers += len(stack.packets())
     assert answers == 50
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cext.netstack import testing
-from tests.support import packets
+from tests.support import segments
 from tests.support.segments import ICMP, ICMPV6, UDP
 
 US, THEM, WORLD = ("10.0.0.1", 53), ("10.0.0.9", 4000), ("192.0.2.7", 443)
@@ -29,8 +29,8 @@ def broken(data: bytes, at: int, value: int) -> bytes:
     return data[:at] + bytes([value]) + data[at + 1 :]
 
 
-GOOD = packets.udp_packet(THEM, US, b"data")
-GOOD6 = packets.udp_packet(THEM6, US6, b"data")
+GOOD = segments.udp_packet(THEM, US, b"data")
+GOOD6 = segments.udp_packet(THEM6, US6, b"data")
 BAD = [
     (b"", "ns_bad_header"),
     (b"\x45", "ns_bad_header"),
@@ -42,15 +42,15 @@ BAD = [
     (broken(GOOD, 30, 9), "ns_bad_checksum"),
     (broken(GOOD6, 47, 9), "ns_bad_checksum"),
     (GOOD6[:39], "ns_bad_header"),
-    (packets.ip("224.0.0.1", "10.0.0.1", UDP, b"x" * 8), "ns_bad_header"),
-    (packets.ip("10.0.0.9", "255.255.255.255", UDP, b"x" * 8), "ns_bad_header"),
-    (packets.ip("10.0.0.9", "127.0.0.1", UDP, b"x" * 8), "ns_bad_header"),
-    (packets.ip("fd00::9", "::1", UDP, b"x" * 8), "ns_bad_header"),
-    (packets.ip("fd00::9", "::", UDP, b"x" * 8), "ns_bad_header"),
-    (packets.ip("::ffff:10.0.0.9", "fd00::1", UDP, b"x" * 8), "ns_bad_header"),
-    (packets.ip("10.0.0.9", "10.0.0.1", UDP, b"x" * 7), "ns_bad_header"),
-    (packets.ip("10.0.0.9", "10.0.0.1", 132, b"x" * 20), "ns_not_ours"),
-    (packets.ip("fd00::9", "fd00::1", UDP, struct.pack("!HHHH", 5, 6, 8, 0)), "ns_bad_checksum"),
+    (segments.ip("224.0.0.1", "10.0.0.1", UDP, b"x" * 8), "ns_bad_header"),
+    (segments.ip("10.0.0.9", "255.255.255.255", UDP, b"x" * 8), "ns_bad_header"),
+    (segments.ip("10.0.0.9", "127.0.0.1", UDP, b"x" * 8), "ns_bad_header"),
+    (segments.ip("fd00::9", "::1", UDP, b"x" * 8), "ns_bad_header"),
+    (segments.ip("fd00::9", "::", UDP, b"x" * 8), "ns_bad_header"),
+    (segments.ip("::ffff:10.0.0.9", "fd00::1", UDP, b"x" * 8), "ns_bad_header"),
+    (segments.ip("10.0.0.9", "10.0.0.1", UDP, b"x" * 7), "ns_bad_header"),
+    (segments.ip("10.0.0.9", "10.0.0.1", 132, b"x" * 20), "ns_not_ours"),
+    (segments.ip("fd00::9", "fd00::1", UDP, struct.pack("!HHHH", 5, 6, 8, 0)), "ns_bad_checksum"),
 ]
 
 
@@ -69,15 +69,15 @@ def test_traceroute_gets_an_answer() -> None:
         (THEM, WORLD, (ICMP, 11)),
         (THEM6, ("2001:db8::1", 5), (ICMPV6, 3)),
     ]:
-        data = packets.ip(source[0], destination[0], UDP,
-                          packets.udp(source, destination, b"probe"), ttl=1)  # fmt: skip
+        data = segments.ip(source[0], destination[0], UDP,
+                          segments.udp(source, destination, b"probe"), ttl=1)  # fmt: skip
         stack.input(data)
         (answer,) = stack.packets()
-        p = packets.parse(answer)
+        p = segments.parse(answer)
         assert (p.protocol, p.payload[0]) == kind
         assert p.source in {"10.0.0.1", "fd00::1"}
         assert p.payload[8 : 8 + len(data)] == data
-    stack.input(packets.ip(*("10.0.0.9", "10.0.0.1"), UDP, packets.udp(THEM, US, b"x"), ttl=1))
+    stack.input(segments.ip(*("10.0.0.9", "10.0.0.1"), UDP, packets.udp(THEM, US, b"x"), ttl=1))
     assert len(stack.datagrams) == 1
 
 
@@ -86,7 +86,7 @@ def test_traceroute_gets_an_answer() -> None:
 def test_udp_flow(ours: tuple[str, int], theirs: tuple[str, int]) -> None:
     stack = stack_of()
     stack.listen(53, protocol=17, user=5)
-    stack.input(packets.udp_packet(theirs, ours, b"question"), peer=3)
+    stack.input(segments.udp_packet(theirs, ours, b"question"), peer=3)
     ((handle, raised, _, user),) = stack.events()
     assert raised == testing.EVENT_OPENED
     assert user == (5 if ours[1] == 53 else 0)
@@ -95,9 +95,9 @@ def test_udp_flow(ours: tuple[str, int], theirs: tuple[str, int]) -> None:
     assert stack.send_datagram(handle, b"answer", ttl=9) == 0
     ((data, _, owner, peer),) = stack.packets_with_run()
     assert (owner, peer) == (handle, 3)
-    p = packets.parse(data)
+    p = segments.parse(data)
     assert (p.source, p.destination, p.ttl) == (ours[0], theirs[0], 9)
-    assert p.payload == packets.udp(ours, theirs, b"answer")
+    assert p.payload == segments.udp(ours, theirs, b"answer")
     assert stack.close(handle) == 0
     assert stack.usage()["udp"] == 0
 
@@ -106,7 +106,7 @@ def test_udp_flow(ours: tuple[str, int], theirs: tuple[str, int]) -> None:
 def test_udp_idle(port: int, idle_s: int) -> None:
     stack = stack_of()
     now = 10**15
-    stack.input(packets.udp_packet(THEM, (WORLD[0], port), b"x"))
+    stack.input(segments.udp_packet(THEM, (WORLD[0], port), b"x"))
     ((handle, _, _, _),) = stack.events()
     for _ in range(3):
         now += (idle_s - 2) * 1000 * MS
@@ -125,7 +125,7 @@ def test_udp_idle(port: int, idle_s: int) -> None:
 def test_udp_table_makes_room_in_time() -> None:
     stack = stack_of(udp_flows=64)
     for port in range(1, 200):
-        stack.input(packets.udp_packet((THEM[0], port), WORLD, b"x"))
+        stack.input(segments.udp_packet((THEM[0], port), WORLD, b"x"))
         for handle, raised, _, _ in stack.events():
             if raised & testing.EVENT_CLOSED:
                 stack.close(handle)
@@ -145,22 +145,22 @@ def test_udp_table_makes_room_in_time() -> None:
 def test_udp_refused(verdict: int, to: tuple[str, int], answer: tuple[int, int] | None) -> None:
     asked = []
     stack = stack_of(admit=lambda *a: asked.append(a) or verdict)
-    stack.input(packets.udp_packet(THEM, to, b"x"), peer=8)
+    stack.input(segments.udp_packet(THEM, to, b"x"), peer=8)
     assert asked == [((*to, *THEM), 17, 8)]
-    got = [packets.parse(p) for p in stack.packets()]
+    got = [segments.parse(p) for p in stack.packets()]
     assert [(p.payload[0], p.payload[1]) for p in got] == ([answer] if answer else [])
     assert stack.usage()["udp"] == 0
 
 
 def test_host_unreachable_for_a_datagram() -> None:
     stack = stack_of()
-    stack.input(packets.udp_packet(THEM, WORLD, b"x"))
+    stack.input(segments.udp_packet(THEM, WORLD, b"x"))
     handle = stack.events()[0][0]
     assert stack.refuse_datagram(handle, testing.REFUSE_HOST) == 0
     (data,) = stack.packets()
-    p = packets.parse(data)
+    p = segments.parse(data)
     assert p.payload[:2] == b"\3\1"
-    quoted = packets.parse(p.payload[8:])
+    quoted = segments.parse(p.payload[8:])
     assert (quoted.source, quoted.destination) == (THEM[0], WORLD[0])
     assert quoted.payload[:4] == struct.pack("!HH", THEM[1], WORLD[1])
 
@@ -170,10 +170,10 @@ def test_icmp_error_reaches_the_flow_it_is_about() -> None:
     handle = stack.open_datagram(THEM, local=("10.0.0.1", 777))
     stack.send_datagram(handle, b"x")
     (sent,) = stack.packets()
-    stack.input(packets.icmp("10.0.0.9", "10.0.0.1", 3, 3, b"\0\0\0\0" + sent[:28]))
+    stack.input(segments.icmp("10.0.0.9", "10.0.0.1", 3, 3, b"\0\0\0\0" + sent[:28]))
     assert stack.errors == [(handle, 0, testing.REFUSE_PORT)]
-    other = packets.udp_packet(("10.0.0.1", 778), THEM, b"x")
-    stack.input(packets.icmp("10.0.0.9", "10.0.0.1", 3, 3, b"\0\0\0\0" + other[:28]))
+    other = segments.udp_packet(("10.0.0.1", 778), THEM, b"x")
+    stack.input(segments.icmp("10.0.0.9", "10.0.0.1", 3, 3, b"\0\0\0\0" + other[:28]))
     assert len(stack.errors) == 1
 
 
@@ -185,10 +185,10 @@ def test_icmp_error_reaches_the_flow_it_is_about() -> None:
 def test_ping(us: str, them: str, kinds: tuple[int, int], size: int) -> None:
     stack = stack_of()
     data = bytes(i % 251 for i in range(size))
-    stack.input(packets.icmp(them, us, kinds[0], 0, b"\x12\x34\0\7" + data))
+    stack.input(segments.icmp(them, us, kinds[0], 0, b"\x12\x34\0\7" + data))
     got = stack.packets()
     if size <= 1385 and len(got) == 1:
-        p = packets.parse(got[0])
+        p = segments.parse(got[0])
         assert p.payload[0] == kinds[1]
         assert p.payload[4:] == b"\x12\x34\0\7" + data
     else:
@@ -202,7 +202,7 @@ def join(fragments: list[bytes]) -> bytes:
     parts: dict[int, bytes] = {}
     for data in fragments:
         assert len(data) <= 1420
-        p = packets.parse(data)
+        p = segments.parse(data)
         if data[0] >> 4 == 4:
             parts[(p.fragment & 0x1FFF) * 8] = p.payload
         else:
@@ -216,12 +216,12 @@ def join(fragments: list[bytes]) -> bytes:
 
 def test_echo_through_the_consumer() -> None:
     stack = stack_of()
-    stack.input(packets.icmp("10.0.0.9", "192.0.2.7", 8, 0, b"\0\x11\0\1ping"))
+    stack.input(segments.icmp("10.0.0.9", "192.0.2.7", 8, 0, b"\0\x11\0\1ping"))
     handle = stack.events()[0][0]
     assert stack.datagrams == [(handle, 0, b"ping", 1, 64)]
     stack.send_datagram(handle, b"ping", sequence=1)
     (answer,) = stack.packets()
-    p = packets.parse(answer)
+    p = segments.parse(answer)
     assert (p.source, p.payload[0], p.payload[4:]) == ("192.0.2.7", 0, b"\0\x11\0\1ping")
 
 
@@ -230,9 +230,9 @@ def test_our_own_ping() -> None:
     handle = stack.open_datagram(("10.0.0.9", 77), protocol=1)
     stack.send_datagram(handle, b"hello", sequence=3)
     (request,) = stack.packets()
-    p = packets.parse(request)
+    p = segments.parse(request)
     assert (p.payload[0], p.payload[4:]) == (8, b"\0\x4d\0\3hello")
-    stack.input(packets.icmp("10.0.0.9", "10.0.0.1", 0, 0, p.payload[4:]))
+    stack.input(segments.icmp("10.0.0.9", "10.0.0.1", 0, 0, p.payload[4:]))
     assert stack.datagrams == [(handle, 0, b"hello", 3, 64)]
 
 
@@ -245,9 +245,9 @@ def fragments(data: bytes, ident: int, cuts: list[int], *, six: bool = False) ->
         more = end < len(data)
         if six:
             head = struct.pack("!BBHI", UDP, 0, start | more, ident)
-            out.append(packets.ip("fd00::9", "fd00::1", 44, head + data[start:end]))
+            out.append(segments.ip("fd00::9", "fd00::1", 44, head + data[start:end]))
         else:
-            out.append(packets.ip("10.0.0.9", "10.0.0.1", UDP, data[start:end], ident=ident,
+            out.append(segments.ip("10.0.0.9", "10.0.0.1", UDP, data[start:end], ident=ident,
                                   fragment=start // 8 | (0x2000 if more else 0)))  # fmt: skip
     return out
 
@@ -267,7 +267,7 @@ def test_reassembly_against_a_naive_join(
     stack = stack_of()
     payload = bytes(i * 7 % 256 for i in range(size))
     theirs, ours = (THEM6, US6) if six else (THEM, US)
-    parts = fragments(packets.udp(theirs, ours, payload), 99, cuts, six=six)
+    parts = fragments(segments.udp(theirs, ours, payload), 99, cuts, six=six)
     if any(len(p) > 1500 for p in parts):
         return
     expected = [payload]
@@ -297,9 +297,9 @@ OVERLAPS = [
 @pytest.mark.parametrize("pieces", OVERLAPS)
 def test_overlapping_fragments_end_the_datagram(pieces: list[tuple[int, int, bool]]) -> None:
     stack = stack_of()
-    data = packets.udp(THEM, US, b"x" * 100)
+    data = segments.udp(THEM, US, b"x" * 100)
     for start, end, more in pieces:
-        stack.input(packets.ip("10.0.0.9", "10.0.0.1", UDP, data[start:end], ident=5,
+        stack.input(segments.ip("10.0.0.9", "10.0.0.1", UDP, data[start:end], ident=5,
                                fragment=start // 8 | (0x2000 if more else 0)))  # fmt: skip
     assert stack.datagrams == []
     assert stack.drops().get("ns_bad_fragment", 0) + stack.drops().get("ns_bad_header", 0) >= 1
@@ -308,12 +308,12 @@ def test_overlapping_fragments_end_the_datagram(pieces: list[tuple[int, int, boo
 def test_fragment_flood_is_bounded() -> None:
     stack = stack_of(reassemblies=4, reassembly_blocks=20)
     for ident in range(1000):
-        data = packets.udp(THEM, US, bytes(2000))
+        data = segments.udp(THEM, US, bytes(2000))
         first, *_ = fragments(data, ident, [100])
         stack.input(first)
     assert stack.usage()["reassemblies"] == 4
     assert stack.usage()["blocks"] <= 20
-    for part in fragments(packets.udp(THEM, US, b"real" * 100), 7777, [20, 40]):
+    for part in fragments(segments.udp(THEM, US, b"real" * 100), 7777, [20, 40]):
         stack.input(part)
     assert [d[2] for d in stack.datagrams] == [b"real" * 100]
 

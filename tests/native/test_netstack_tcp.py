@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from cext.netstack import testing
-from tests.support import packets
+from tests.support import segments
 from tests.support.netstack import OURS, THEIRS, Peer, listening
 from tests.support.segments import ACK, FIN, PSH, RST, SYN
 
@@ -42,7 +42,7 @@ def test_syn_ack_offers_what_was_asked_for() -> None:
     ]
     for asked, expected in rows:
         peer = Peer(listening())
-        peer.send(SYN, 0, opts=packets.options(**asked))
+        peer.send(SYN, 0, opts=segments.options(**asked))
         answer = peer.one()
         assert answer.flags == SYN | ACK
         assert answer.ack == 1
@@ -122,7 +122,7 @@ def active(**arguments: object) -> Peer:
 
 def test_connect() -> None:
     peer = active()
-    peer.send(SYN | ACK, 0, 1, opts=packets.options(mss=1000, sack_ok=True))
+    peer.send(SYN | ACK, 0, 1, opts=segments.options(mss=1000, sack_ok=True))
     assert events(peer) == testing.EVENT_CONNECTED
     assert peer.one().flags == ACK
     assert peer.stack.info(peer.handle)["mss"] == 1000
@@ -157,10 +157,10 @@ def test_wrong_ack_of_a_syn_is_reset() -> None:
 
 def test_simultaneous_open() -> None:
     peer = active()
-    peer.send(SYN, 0, opts=packets.options(mss=1000))
+    peer.send(SYN, 0, opts=segments.options(mss=1000))
     answer = peer.one()
     assert (answer.flags, answer.seq, answer.ack) == (SYN | ACK, 0, 1)
-    peer.send(SYN | ACK, 0, 1, opts=packets.options(mss=1000))
+    peer.send(SYN | ACK, 0, 1, opts=segments.options(mss=1000))
     assert events(peer) == testing.EVENT_CONNECTED
     peer.send(ACK, 1, 1, b"hi")
     assert peer.stack.received[peer.handle] == b"hi"
@@ -170,7 +170,7 @@ def test_simultaneous_open() -> None:
 def dialled(**arguments: object) -> tuple[Peer, int]:
     stack = testing.Stack(**arguments)
     peer = Peer(stack, ours=("192.0.2.1", 443))
-    peer.send(SYN, 0, opts=packets.options(mss=1300))
+    peer.send(SYN, 0, opts=segments.options(mss=1300))
     assert peer.receive() == []
     ((request, raised, _, _),) = stack.events()
     assert raised == testing.EVENT_SYN
@@ -180,7 +180,7 @@ def dialled(**arguments: object) -> tuple[Peer, int]:
 
 def test_dial_is_answered_only_after_accept() -> None:
     peer, request = dialled()
-    peer.send(SYN, 0, opts=packets.options(mss=1300))  # repeated: still nothing
+    peer.send(SYN, 0, opts=segments.options(mss=1300))  # repeated: still nothing
     assert peer.receive() == []
     assert peer.stack.events() == []
     peer.handle = peer.stack.accept(request, user=7)
@@ -207,13 +207,13 @@ def test_dial_refused(how: int, icmp: tuple[int, int] | None) -> None:
     assert peer.stack.refuse(request, how) == 0
     (data,) = peer.stack.packets()
     if icmp is None:
-        reset = packets.parse_tcp(data)
+        reset = segments.parse_tcp(data)
         assert (reset.flags, reset.ack) == (RST | ACK, peer.isn + 1)
     else:
-        p = packets.parse(data)
+        p = segments.parse(data)
         assert (p.protocol, p.payload[0], p.payload[1]) == (packets.ICMP, *icmp)
-        assert packets.checksum(p.payload) == 0
-        quoted = packets.parse(p.payload[8:])
+        assert segments.checksum(p.payload) == 0
+        quoted = segments.parse(p.payload[8:])
         assert (quoted.source, quoted.destination) == ("10.0.0.9", "192.0.2.1")
         assert quoted.payload[:4] == (40000).to_bytes(2, "big") + (443).to_bytes(2, "big")
     assert peer.stack.usage()["syn"] == 0
@@ -223,7 +223,7 @@ def test_dial_times_out_as_host_unreachable() -> None:
     peer, request = dialled(dial_ms=5000)
     assert 4900 < peer.wait() < 5100
     (data,) = peer.stack.packets()
-    assert packets.parse(data).payload[:2] == b"\x03\x01"
+    assert segments.parse(data).payload[:2] == b"\x03\x01"
     ((handle, raised, _, _),) = peer.stack.events()
     assert (handle, raised) == (request, testing.EVENT_CANCELLED)
     assert peer.stack.accept(request) < 0
@@ -549,8 +549,8 @@ def test_sacks_that_are_taken_back_are_forgotten_at_a_timeout() -> None:
 
 # -- path MTU --
 def too_big(peer: Peer, seq: int, mtu: int) -> bytes:
-    inner = packets.tcp(peer.ours, peer.theirs, ACK, peer.iss + seq, 0)[:28]
-    return packets.icmp("10.0.0.8", "10.0.0.1", 3, 4, mtu.to_bytes(4, "big") + inner)
+    inner = segments.tcp(peer.ours, peer.theirs, ACK, peer.iss + seq, 0)[:28]
+    return segments.icmp("10.0.0.8", "10.0.0.1", 3, 4, mtu.to_bytes(4, "big") + inner)
 
 
 @pytest.mark.parametrize(("seq", "believed"), [(1, True), (1380, True), (0, False), (99999, False)])
@@ -713,9 +713,9 @@ def test_time_wait_is_taken_over(options: dict[str, int], seq: int, accepted: bo
     peer.stack.close(peer.handle)
     old = peer.iss
     stamp = (peer.clock + options["ts"], 0) if "ts" in options else None
-    peer.send(SYN, 2 + seq, opts=packets.options(mss=1000, ts=stamp))
+    peer.send(SYN, 2 + seq, opts=segments.options(mss=1000, ts=stamp))
     (answer,) = peer.stack.packets()
-    s = packets.parse_tcp(answer)
+    s = segments.parse_tcp(answer)
     assert (s.flags == SYN | ACK) == accepted
     if accepted:
         assert 0 < (s.seq - old - 2) % 2**32 < 2**31
@@ -731,8 +731,8 @@ def test_segments_without_a_connection_are_reset() -> None:
         (RST | ACK, 5, 9, None, 0, 0),
     ]
     for flags, seq, ack, answer, rseq, rack in rows:
-        stack.input(packets.tcp(THEIRS, OURS, flags, seq, ack))
-        got = [packets.parse_tcp(p) for p in stack.packets()]
+        stack.input(segments.tcp(THEIRS, OURS, flags, seq, ack))
+        got = [segments.parse_tcp(p) for p in stack.packets()]
         if answer is None:
             assert got == []
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cext.netstack import testing
-from tests.support import packets
+from tests.support import segments
 from tests.support.segments import ACK, SYN, Segment
 
 MS = 1_000_000
@@ -45,10 +45,10 @@ class Peer:
         if opts is None:
             stamp = (self.clock, self.ts_recent) if self.ts else None
             ranges = tuple((a + self.iss, b + self.iss) for a, b in sacks)
-            opts = packets.options(ts=stamp, sacks=ranges)
+            opts = segments.options(ts=stamp, sacks=ranges)
         number = 0 if ack is None else (self.iss + ack) % 2**32
         self.stack.input(
-            packets.tcp(
+            segments.tcp(
                 self.theirs,
                 self.ours,
                 flags,
@@ -66,7 +66,7 @@ class Peer:
         """What the stack sends now; sequence numbers counted from 0 as in send()."""
         found = []
         for data in self.stack.packets():
-            s = packets.parse_tcp(data)
+            s = segments.parse_tcp(data)
             if s.flags & SYN:
                 self.iss = s.seq
             if s.ts is not None:
@@ -118,7 +118,7 @@ class Peer:
                   window: int = 65535, rtt_ms: float = 0) -> int:  # fmt: skip
         """Open a connection to the listener; the handle."""
         stamp = (self.clock, 0) if self.ts else None
-        opts = packets.options(mss=mss, wscale=wscale, sack_ok=sack, ts=stamp)
+        opts = segments.options(mss=mss, wscale=wscale, sack_ok=sack, ts=stamp)
         self.send(SYN, 0, opts=opts, window=window)
         answer = self.one()
         assert answer.flags == SYN | ACK
