@@ -77,7 +77,7 @@ def test_traceroute_gets_an_answer() -> None:
         assert (p.protocol, p.payload[0]) == kind
         assert p.source in {"10.0.0.1", "fd00::1"}
         assert p.payload[8 : 8 + len(data)] == data
-    stack.input(segments.ip(*("10.0.0.9", "10.0.0.1"), UDP, packets.udp(THEM, US, b"x"), ttl=1))
+    stack.input(segments.ip(*("10.0.0.9", "10.0.0.1"), UDP, segments.udp(THEM, US, b"x"), ttl=1))
     assert len(stack.datagrams) == 1
 
 

@@ -129,7 +129,7 @@ def test_wheel_runs_a_day_of_one_timer() -> None:
         assert wheel.pop(now) == 0
 
 
-def header(options: bytes, payload: bytes = b"", flags: int = packets.SYN) -> bytes:
+def header(options: bytes, payload: bytes = b"", flags: int = segments.SYN) -> bytes:
     offset = (20 + len(options)) // 4 << 4
     return struct.pack("!HHIIBBHHH", 1, 2, 3, 4, offset, flags, 5, 6, 7) + options + payload
 
@@ -162,7 +162,7 @@ def test_tcp_options(options: bytes, expected: dict[str, int]) -> None:
 
 def test_syn_options_outside_a_syn_do_not_count() -> None:
     options = b"\2\4\5\xb4\3\3\7\1\4\2\1\1"
-    parsed = testing.parse_tcp(header(options, flags=packets.ACK))
+    parsed = testing.parse_tcp(header(options, flags=segments.ACK))
     assert parsed is not None
     assert parsed["options"] == 0
 

@@ -211,7 +211,7 @@ def test_dial_refused(how: int, icmp: tuple[int, int] | None) -> None:
         assert (reset.flags, reset.ack) == (RST | ACK, peer.isn + 1)
     else:
         p = segments.parse(data)
-        assert (p.protocol, p.payload[0], p.payload[1]) == (packets.ICMP, *icmp)
+        assert (p.protocol, p.payload[0], p.payload[1]) == (segments.ICMP, *icmp)
         assert segments.checksum(p.payload) == 0
         quoted = segments.parse(p.payload[8:])
         assert (quoted.source, quoted.destination) == ("10.0.0.9", "192.0.2.1")
@@ -302,7 +302,7 @@ def test_duplicates_are_reported_once() -> None:
 
 def test_urgent_pointer_is_ignored() -> None:
     peer = connected()
-    peer.send(ACK | packets.URG, 1, 1, b"abc", urgent=2)
+    peer.send(ACK | segments.URG, 1, 1, b"abc", urgent=2)
     assert peer.stack.received[peer.handle] == b"abc"
 
 
