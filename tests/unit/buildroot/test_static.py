@@ -1,0 +1,258 @@
+"""The build program's own logic: cache, hashes, tables, checks. Nothing is compiled here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buildroot.static import check, inittab, link, nuitka, pycryptodome, rooms, symbols, toolchain
+from buildroot.static.arches import ARCHES, TRANSPORTS
+from buildroot.static.cache import BuildError, Cache, Unit
+from buildroot.static.sources import PINS, Pin, Sources
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache", 2)
+
+
+def test_a_stage_runs_once_for_the_same_inputs(cache: Cache) -> None:
+    runs: list[Path] = []
+    first = cache.stage("x", {"a": 1, "b": 2}, runs.append)
+    assert cache.stage("x", {"b": 2, "a": 1}, runs.append) == first
+    assert cache.stage("x", {"a": 1, "b": 3}, runs.append) != first
+    assert len(runs) == 2
+
+
+def test_an_interrupted_stage_starts_again_or_resumes(cache: Cache) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise BuildError("interrupted")
+
+    left: list[bool] = []
+
+    def look(folder: Path) -> None:
+        left.append((folder / "half").exists())
+
+    for resume in (False, True):
+        with pytest.raises(BuildError):
+            cache.stage("x", {"resume": resume}, fail)
+        cache.stage("x", {"resume": resume}, look, resume=resume)
+    assert left == [False, True]
+
+
+def test_a_failing_tool_names_its_log_and_shows_its_end(cache: Cache, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(BuildError, match=rf"(?s)the reason.*failed \(3\).*{log}"):
+        cache.run(log, ["sh", "-c", "echo the reason; exit 3"])
+
+
+def test_compile_keeps_what_is_there_and_refuses_equal_names(cache: Cache, tmp_path: Path) -> None:
+    script = tmp_path / "cc"
+    script.write_text('#!/bin/sh\necho "$2" >>"$LOG"\n: >"$4"\n')
+    script.chmod(0o755)
+    env = {"LOG": str(tmp_path / "log")}
+    units = [Unit(Path(f"{n}.c"), f"{n}.o", (str(script),)) for n in "ab"]
+    cache.compile(tmp_path, units[:1], env)
+    objects = cache.compile(tmp_path, units, env)
+    assert [p.name for p in objects] == ["a.o", "b.o"]
+    assert (tmp_path / "log").read_text().split() == ["a.c", "b.c"]
+    with pytest.raises(BuildError, match="share an object name"):
+        cache.compile(tmp_path, [units[0], units[0]], env)
+
+
+def test_a_source_with_another_hash_is_refused(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANTASTIC_SOURCES", f"/nonexistent:{tmp_path}")
+    (tmp_path / "x-1.tar.gz").write_bytes(b"content")
+    right = hashlib.sha256(b"content").hexdigest()
+    sources = Sources(cache)
+    assert sources.fetch(Pin("sdist", "x", "1", "x-1.tar.gz", right)) == tmp_path / "x-1.tar.gz"
+    with pytest.raises(BuildError, match="has sha256"):
+        sources.fetch(Pin("sdist", "x", "1", "x-1.tar.gz", "0" * 64))
+
+
+def test_pins_agree_with_the_versions_that_are_tested() -> None:
+    rows = (ROOT / "requirements.txt").read_text().splitlines()
+    tested = dict(row.lower().split("==") for row in rows if "==" in row)
+    for project in ("pycryptodome", "protobuf", "grpcio", "grpclib"):
+        assert PINS[project].version == tested[project], project
+    assert all(re.fullmatch("[0-9a-f]{64}", pin.sha256) for pin in PINS.values())
+
+
+def test_modules_of_one_name_get_different_init_functions() -> None:
+    assert rooms.init_name("cext.wire.testing") != rooms.init_name("cext.host.testing")
+
+
+def test_the_table_names_every_module_once_and_compiles(tmp_path: Path) -> None:
+    text = inittab.source(["math", "_ssl"], [rooms.NativeModule("a.b", "PyInit_a__b")])
+    rows = re.findall(r'\{"([\w.]+)", (\w+)\}', text)
+    assert len({name for name, _ in rows}) == len(rows)
+    assert ("a.b", "PyInit_a__b") in rows
+    assert ("sys", "NULL") in rows
+    assert {"math", "_ssl", "builtins", "marshal", "posix"} <= {name for name, _ in rows}
+    assert "unicodedata" not in text
+
+
+PROTOTYPES = [
+    # 1 to 5: text, parameters
+    ("int f(void);", ()),
+    ("int f(const uint8_t *in, size_t len, void **out);", ("*", "size_t", "*")),
+    ("int f(uint8_t state[16], unsigned n, uint64_t seed);", ("*", "unsigned", "uint64_t")),
+    ("void f(unsigned long x /* note */, int y);", ("unsigned long", "int")),
+    ("#define LEN 16\nint f(uint8_t digest[LEN]);", ("*",)),
+]
+
+
+@pytest.mark.parametrize(("text", "parameters"), PROTOTYPES)
+def test_prototypes_in_python_files_become_wrappers(
+    text: str, parameters: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "lib" / "Crypto" / "Hash"
+    folder.mkdir(parents=True)
+    (folder / "X.py").write_text(f'lib = load("Crypto.Hash._X", """{text}""")\n')
+    (found,) = pycryptodome.functions(tmp_path)
+    assert (found.module, found.name, found.parameters) == ("Crypto.Hash.X", "f", parameters)
+    code = pycryptodome.wrappers([found], ["Crypto.Hash._X"])
+    assert f'right_count("f", n, {len(parameters)})' in code
+    assert '"Crypto.Hash._X\\0"' in code
+
+
+def test_a_parameter_of_an_unknown_type_stops_the_build(tmp_path: Path) -> None:
+    folder = tmp_path / "lib" / "Crypto"
+    folder.mkdir(parents=True)
+    (folder / "X.py").write_text('X = "int f(float x);"\n')
+    with pytest.raises(BuildError, match="unknown type"):
+        pycryptodome.functions(tmp_path)
+
+
+def test_wrappers_convert_call_and_refuse(tmp_path: Path) -> None:
+    """The generated C, compiled for this machine, against real functions."""
+    function = pycryptodome.Function("m", "add", "int", ("*", "size_t", "*", "uint8_t"))
+    code = pycryptodome.wrappers([function], ["lib"])
+    code = code.replace("PyInit_Crypto__Util___static", "PyInit__static")
+    (tmp_path / "wrappers.c").write_text(code)
+    (tmp_path / "add.c").write_text(
+        "#include <stdint.h>\n#include <stddef.h>\n"
+        "int add(void *in, size_t n, void *out, uint8_t x) {\n"
+        " if (!in || !out) return 7;\n"
+        " for (size_t i = 0; i < n; i++) ((uint8_t *)out)[i] = ((uint8_t *)in)[i] + x;\n"
+        " return 0; }\n"
+    )
+    include = subprocess.run(
+        [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('include'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    command = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", f"-I{include}", "wrappers.c", "add.c"]
+    subprocess.run([*command, "-o", "_static.so"], cwd=tmp_path, check=True)
+    test = (
+        "import _static\n"
+        "out = bytearray(3)\n"
+        "assert _static.LIBRARIES == {'lib'}\n"
+        "assert _static.add(b'abc', 3, out, 1) == 0 and out == b'bcd'\n"
+        "assert _static.add(None, 3, out, 1) == 7\n"
+        "for bad in ((b'a', 1, out), (b'a', -1, out, 1), (b'a', 1, out, 256), ('a', 1, out, 1)):\n"
+        "    try:\n        _static.add(*bad)\n"
+        "    except (TypeError, OverflowError):\n        continue\n"
+        "    raise AssertionError(bad)\n"
+        "out.append(0)\n"  # the buffer was released after every call
+    )
+    subprocess.run([sys.executable, "-c", test], cwd=tmp_path, check=True)
+
+
+@given(st.sets(st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True), min_size=1))
+def test_prefix_header_renames_each_name_once(names: set[str]) -> None:
+    rows = symbols.prefix_header(names, "p_").splitlines()
+    assert rows == [f"#define {name} p_{name}" for name in sorted(names)]
+
+
+def elf(bits: int, order: str, types: list[int]) -> bytes:
+    """Return an ELF file's start with program headers of these types."""
+    sizes = {32: (52, 32), 64: (64, 56)}[bits]
+    head = bytearray(sizes[0])
+    head[:6] = b"\x7fELF" + bytes([bits // 32, 1 if order == "<" else 2])
+    if bits == 64:
+        struct.pack_into(order + "Q", head, 32, sizes[0])
+        struct.pack_into(order + "HH", head, 54, sizes[1], len(types))
+    else:
+        struct.pack_into(order + "I", head, 28, sizes[0])
+        struct.pack_into(order + "HH", head, 42, sizes[1], len(types))
+    return bytes(head) + b"".join(struct.pack(order + "I", t).ljust(sizes[1], b"\0") for t in types)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("bits", [32, 64])
+def test_program_headers(bits: int, order: str) -> None:
+    assert list(check.program_headers(elf(bits, order, [1, 2, 3]))) == [1, 2, 3]
+
+
+def test_faults_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(elf(64, "<", [1]))
+    assert list(check.faults(path, "/somebody/home")) == []
+    path.write_bytes(elf(64, "<", [1, check.PT_INTERP]) + b"/somebody/home/x.c")
+    assert len(list(check.faults(path, "/somebody/home"))) == 2
+    assert list(check.faults(Path(sys.executable).resolve(), "/somebody/home"))
+
+
+def test_budgets() -> None:
+    assert check.Figure("x", 5, "bytes", 5).ok
+    assert not check.Figure("x", 6, "bytes", 5).ok
+    assert "TOO MUCH" in str(check.Figure("x", 6, "bytes", 5))
+    assert set(check.XZ_BUDGET) == set(check.RSS_BUDGET_KB) == set(TRANSPORTS)
+
+
+def test_a_changed_module_list_stops_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nuitka, "LISTS", tmp_path)
+    request = link.Request("slim")
+    program = nuitka.Program(tmp_path, {"b": "", "a": ""})
+    link.check_modules(program, request, update=True)
+    assert (tmp_path / "modules-slim.txt").read_text() == "a\nb\n"
+    link.check_modules(program, request, update=False)
+    more = nuitka.Program(tmp_path, {"a": "", "c": ""})
+    with pytest.raises(BuildError, match=r"(?s)-b\n.*\+c\n.*UPDATE_MODULES=1"):
+        link.check_modules(more, request, update=False)
+
+
+def test_given_compilers_replace_zig(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("CC", "cc"), ("CXX", "c++"), ("AR", "ar"), ("RANLIB", "ranlib")):
+        monkeypatch.setenv(name, value)
+    tools = toolchain.toolchain(cache, Sources(cache), ARCHES["mips"])
+    assert not tools.is_zig
+    wrapper = (tools.folder / "mips-linux-musl-cc").read_text()
+    assert wrapper.startswith("#!/bin/sh\nexec cc ")
+    assert f"-ffile-prefix-map={cache.root}=/build" in wrapper
+    assert os.access(tools.folder / "mips-linux-musl-cc", os.X_OK)
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    with pytest.raises(BuildError, match="set CC, CXX, AR and RANLIB"):
+        toolchain.toolchain(cache, Sources(cache), ARCHES["mips"])
+
+
+def test_environment_shim_drops_python_variables_only(tmp_path: Path) -> None:
+    source = tmp_path / "main.c"
+    source.write_text(
+        "#include <stdio.h>\nextern char **environ;\n"
+        "int main(void) { for (char **e = environ; *e; e++) puts(*e); return 0; }\n"
+    )
+    shim = ROOT / "buildroot" / "static" / "runtime" / "environment.c"
+    program = tmp_path / "program"
+    subprocess.run(["cc", "-Wall", "-Wextra", "-Werror", source, shim, "-o", program], check=True)
+    env = {"PYTHONPATH": "/x", "A": "1", "PYTHONHOME": "/y", "PYTHO": "2"}
+    shown = subprocess.run([program], env=env, capture_output=True, text=True, check=True).stdout
+    assert sorted(shown.split()) == ["A=1", "PYTHO=2"]
