@@ -92,12 +92,14 @@ binary: $(STAMP) ## One static executable: ARCH=x86_64|aarch64|armv7|mipsel|mips
 	@$(NEED) $(BINARY_PACKAGES)
 	@$(PY) -m buildroot.static binary --arch $(or $(ARCH),x86_64) \
 		$(if $(TRANSPORT),--transport $(TRANSPORT)) \
+		$(if $(PYTHON_AS),--python $(PYTHON_AS)) \
 		$(if $(FEATURES),--features=$(FEATURES)) $(if $(UPDATE_MODULES),--update-modules)
 
 binary-check: $(STAMP) ## Build as `make binary`, then hold it to its budgets (root)
 	@$(NEED) $(BINARY_PACKAGES) qemu-user-static
 	@$(PY) -m buildroot.static binary --check --arch $(or $(ARCH),x86_64) \
-		$(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(FEATURES),--features=$(FEATURES))
+		$(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(PYTHON_AS),--python $(PYTHON_AS)) \
+		$(if $(FEATURES),--features=$(FEATURES))
 
 image: $(STAMP) ## A firmware image: BOARD=malta|vexpress|aarch64_virt BUILDROOT=PATH
 	@$(PY) -m buildroot.image --board "$(or $(BOARD),malta)" --buildroot "$(BUILDROOT)"

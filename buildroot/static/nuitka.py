@@ -120,8 +120,13 @@ def static_modules(transport: str) -> list[str]:
     return [*standard, *ours, *others]
 
 
-def build(cache: Cache, sources: Sources, transport: str, left_out: tuple[str, ...]) -> Program:
-    """Return the C and bytecode of all Python; `left_out` names rooms to do without."""
+def build(
+    cache: Cache, sources: Sources, transport: str, left_out: tuple[str, ...], compiled: bool
+) -> Program:
+    """Return the C and bytecode of all Python.
+
+    `left_out` names rooms to do without. Unless `compiled`, only the entry point becomes C.
+    """
     packages = [*COMMON_PACKAGES, *TRANSPORT_PACKAGES[transport]]
     subprocess.run([sys.executable, rooms.ROOT / "protos" / "generate.py"], check=True)
     ours = [
@@ -132,7 +137,7 @@ def build(cache: Cache, sources: Sources, transport: str, left_out: tuple[str, .
     ]
     orders = {
         "static": static_modules(transport),
-        "compile": ["__main__", "wantastic", "cext"],
+        "compile": ["__main__", *(["wantastic", "cext"] if compiled else [])],
         "codecs": CODECS,
     }
     not_followed = [
