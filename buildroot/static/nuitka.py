@@ -57,7 +57,7 @@ OWN_FILES = {
     "no_unicodedata.py": "unicodedata.py",
     "raw_api.py": "Crypto/Util/_raw_api.py",
 }
-CODECS = ("ascii", "latin_1", "utf_8")
+CODECS = ("ascii", "latin_1", "utf_8", "utf_8_sig")
 # Never followed: what only this machine could load, and what only a developer's run reaches.
 NOT_FOLLOWED = """
     _multidict _hashlib _uuid _crypt _ctypes _bz2 _lzma _decimal _multibytecodec
@@ -188,6 +188,7 @@ def build(
                 "--include-module=google._upb",
                 # Some rooms are looked for by name, so that a build can lack them.
                 "--include-package=wantastic",
+                "--include-package=cext",
                 "--python-flag=no_site,no_docstrings,no_asserts,isolated,safe_path",
                 f"--nofollow-import-to={','.join(not_followed)}",
                 "entry.py",

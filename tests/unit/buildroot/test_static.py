@@ -256,3 +256,13 @@ def test_environment_shim_drops_python_variables_only(tmp_path: Path) -> None:
     env = {"PYTHONPATH": "/x", "A": "1", "PYTHONHOME": "/y", "PYTHO": "2"}
     shown = subprocess.run([program], env=env, capture_output=True, text=True, check=True).stdout
     assert sorted(shown.split()) == ["A=1", "PYTHO=2"]
+
+
+def test_every_text_encoding_that_the_agent_names_is_in_the_executable() -> None:
+    pattern = re.compile(r'(?:\b(?:en|de)code\(|encoding=)"([a-z0-9_-]+)"')
+    files = [p for p in (ROOT / "wantastic").rglob("*.py") if "server" not in p.parts]
+    named = {name for path in files for name in pattern.findall(path.read_text())}
+    # runtime/hostnames.py has idna; DER and PEM are forms of certificates.
+    codecs = {name.replace("-", "_") for name in named} - {"idna", "der", "pem"}
+    assert "utf_8_sig" in codecs
+    assert codecs <= set(nuitka.CODECS)
