@@ -107,7 +107,8 @@ image: $(STAMP) ## A firmware image: BOARD=malta|vexpress|aarch64_virt BUILDROOT
 image-test: $(STAMP) ## Boot the executable on an emulated router: BOARD=malta|virt (root)
 	@$(NEED) $(BINARY_PACKAGES) cpio e2fsprogs iproute2 qemu-system-arm qemu-system-mips \
 		squashfs-tools wireguard-go wireguard-tools
-	@$(PY) -m buildroot.imagetest --board $(or $(BOARD),malta)
+	@$(PY) -m buildroot.imagetest --board $(or $(BOARD),malta) \
+		$(if $(EXECUTABLE),--executable $(EXECUTABLE))
 
 clean: ## Remove everything that was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

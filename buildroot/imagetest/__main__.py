@@ -10,6 +10,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,13 +32,13 @@ PEER = "wtpeer0"
 TUNNEL = "10.98.0"
 
 
-def configuration(server_key: str) -> str:
+def configuration(server_key: str, mode: str) -> str:
     """Return the configuration in the image: no key of the router's own."""
     text = {
         "private_key": "",
         "state_dir": "/var/lib/wantastic",
         "memory_limit": "16M",
-        "interface": {"mode": "userspace", "addresses": [f"{TUNNEL}.2/32"]},
+        "interface": {"mode": mode, "addresses": [f"{TUNNEL}.2/32"]},
         "server": {
             "endpoint": f"10.77.1.1:{PORT}",
             "public_key": server_key,
@@ -109,6 +110,14 @@ def status(router: Router) -> dict[str, Any]:
     raise Failure(f"the agent does not answer:\n{router.text[-3000:]}")
 
 
+def number(text: str, pattern: str) -> float:
+    """Return what a command printed, among prompts and the kernel's messages."""
+    found = re.search(pattern, text)
+    if not found:
+        raise Failure(f"no {pattern!r} in {text!r}")
+    return float(found[1])
+
+
 def start(router: Router) -> float:
     """Wait until the init scripts are through; return the router's own seconds."""
     return float(router.wait(r"BOOTED ([\d.]+)", BOOT_S)[1])
@@ -126,18 +135,19 @@ def first_boot(board: Board, firmware: Firmware, flash: Path, net: Networks, pee
         if set(mode) - {"700", "600"}:
             raise Failure(f"the state folder is readable by others: {mode}")
         modules = router.shell("cat /proc/modules")
-        if "wireguard" in modules or "tun " in modules:
+        if "wireguard" in modules or ("tun " in modules and seen["interface"]["mode"] != "tun"):
             raise Failure(f"a tunnel module is loaded:\n{modules}")
         before = time.time()
         peer.expect(key)
         waited = peer.wait_for_handshake(before, AGENT_S)
-        uptime = float(router.shell("cut -d' ' -f1 /proc/uptime").split()[0])
-        memory = router.shell("grep VmRSS /proc/$(cat /var/run/wantasticd.pid)/status").split()
+        uptime = number(router.shell("cat /proc/uptime"), r"(?m)^([\d.]+) [\d.]+$")
+        shown = router.shell("cat /proc/$(cat /var/run/wantasticd.pid)/status")
+        memory = number(shown, r"VmRSS:\s+(\d+)")
         writes = status(router)["flash_writes"]
         print(
             f"first boot: up after {booted:.0f} s, key {key[:8]}..., session {waited:.1f} s after"
         )
-        print(f"  the peer knew the key (uptime {uptime:.0f} s); RSS {memory[1]} KB of")
+        print(f"  the peer knew the key (uptime {uptime:.0f} s); RSS {memory:.0f} KB of")
         print(f"  {MEMORY_MB} MB; {writes} flash writes")
         router.cut_power()
     return key
@@ -157,14 +167,13 @@ def boot_again(
     begin = time.time()
     with Router(board, firmware, flash, net, clock) as router:
         start(router)
-        waited = peer.wait_for_handshake(begin, AGENT_S)
-        uptime = float(router.shell("cut -d' ' -f1 /proc/uptime").split()[0])
-        year = router.shell("date +%Y").split()[0]
+        peer.wait_for_handshake(begin, AGENT_S)
+        uptime = number(router.shell("cat /proc/uptime"), r"(?m)^([\d.]+) [\d.]+$")
+        year = number(router.shell("date +%Y"), r"(?m)^(\d{4})$")
         found = str(status(router)["interface"]["public_key"])
         if found != key:
             raise Failure(f"another identity after {what}: {found}, not {key}")
-        print(f"{what}: same identity, tunnel at uptime <= {uptime:.0f} s (year {year})")
-        del waited
+        print(f"{what}: same identity, tunnel at uptime <= {uptime:.0f} s (year {year:.0f})")
         router.cut_power()
 
 
@@ -184,6 +193,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--board", choices=BOARDS, default="malta")
     parser.add_argument("--executable", type=Path, help="default: dist/wantasticd-ARCH-slim")
+    parser.add_argument("--mode", choices=("tun", "userspace"), default="tun")
     options = parser.parse_args()
     board = BOARDS[options.board]
     executable = options.executable or ROOT / "dist" / f"wantasticd-{board.arch}-slim"
@@ -196,7 +206,8 @@ def main() -> int:
     with Networks() as net, tempfile.TemporaryDirectory() as work:
         peer = Peer(net)
         try:
-            firmware = build(cache, board, executable, configuration(peer.public_key))
+            config = configuration(peer.public_key, options.mode)
+            firmware = build(cache, board, executable, config, options.mode == "tun")
             flash = new_flash(Path(work) / "flash")
             key = first_boot(board, firmware, flash, net, peer)
             boot_again("after a power cut", key, board, firmware, flash, net, peer)

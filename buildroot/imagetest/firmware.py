@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,8 +120,9 @@ def packages(cache: Cache, board: Board) -> Path:
     return cache.stage(f"image-packages-{board.name}", {"board": board.name}, recipe) / "files"
 
 
-def build(cache: Cache, board: Board, executable: Path, config: str) -> Firmware:
+def build(cache: Cache, board: Board, executable: Path, config: str, with_tun: bool) -> Firmware:
     """Return the images for an executable and its configuration."""
+    modules = (*board.modules, "tun") if with_tun else board.modules
     files = packages(cache, board)
     kernel = next((files / "boot").glob("vmlinuz-*"))
     script = PACKAGE / "S60wantasticd"
@@ -130,11 +132,11 @@ def build(cache: Cache, board: Board, executable: Path, config: str) -> Firmware
         "init script": hash_file(script),
         "config": config,
         "texts": [FIRST_STAGE, INITTAB, START, APPLETS],
-        "modules": board.modules,
+        "modules": modules,
     }
 
     def recipe(folder: Path) -> None:
-        _first_stage(folder, board, files)
+        _first_stage(folder, modules, files)
         root = folder / "root"
         for name in ("bin", "sbin", "usr/bin", "usr/sbin", "etc/init.d", "var/lib", "var/run"):
             (root / name).mkdir(parents=True)
@@ -159,15 +161,15 @@ def build(cache: Cache, board: Board, executable: Path, config: str) -> Firmware
     return Firmware(kernel, folder / "first.gz", folder / "root.squashfs")
 
 
-def _first_stage(folder: Path, board: Board, files: Path) -> None:
+def _first_stage(folder: Path, modules: Sequence[str], files: Path) -> None:
     tree = folder / "first"
     for name in ("bin", "modules", "dev", "proc", "sys", "ro", "rw", "new"):
         (tree / name).mkdir(parents=True)
     shutil.copy(files / "bin" / "busybox", tree / "bin")
-    for module in board.modules:
+    for module in modules:
         for path in (files / "lib" / "modules").rglob(f"{module}.ko"):
             shutil.copy(path, tree / "modules")
-    (tree / "modules" / "order").write_text(" ".join(board.modules))
+    (tree / "modules" / "order").write_text(" ".join(modules))
     (tree / "init").write_text(FIRST_STAGE)
     (tree / "init").chmod(0o755)
     names = "\n".join(str(p.relative_to(tree)) for p in sorted(tree.rglob("*")))
