@@ -152,6 +152,7 @@ cdef void tcp_established(netstack *s, tcp_flow *t, uint32_t rtt_us) noexcept no
         t.cwnd = t.mss
     t.delivered_us = t.first_sent_us = s.now_us
     t.stalled_ms = s.now_ms
+    t.highest_sacked = t.snd_una
     tcp_idle_start(s, t)
     tcp_event(s, t, NS_EVENT_CONNECTED)
     tcp_ready(s, t)

@@ -34,7 +34,7 @@ from cext.netstack.layout cimport (
 )
 from cext.netstack.slab cimport slab_put, slab_take
 from cext.netstack.tcp_state cimport block_span
-from cext.wire.tcp cimport TCP_HAS_TIMESTAMP, seq_geq, seq_gt, seq_leq, seq_lt, tcp_segment
+from cext.wire.tcp cimport TCP_HAS_TIMESTAMP, seq_geq, seq_gt, seq_leq, seq_lt, seq_max, tcp_segment
 
 
 # -- lists --
@@ -207,6 +207,8 @@ cdef void scoreboard_ack(netstack *s, tcp_flow *t, const tcp_segment *seg,
             delivered(s, t, b, seg, sample)
         drop_head(s, t, index, b)
     t.snd_una = ack
+    # Never left behind: half the sequence space later it would look new.
+    t.highest_sacked = seq_max(t.highest_sacked, ack)
     if not t.flags & TF_SACK:
         t.sacked = 0
 

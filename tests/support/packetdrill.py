@@ -1,0 +1,161 @@
+"""Runs packetdrill scripts (.pkt) against a netstack in virtual time.
+
+A subset of the language: one listening socket, `<` and `>` of TCP, write, shutdown,
+close, assertions about tcpi_snd_cwnd. Sequence numbers count from each side's SYN.
+Outbound data is compared by the bytes it covers, not by how it is cut: the scripts
+show what a host with segmentation offload hands down. PSH and windows are not
+compared. Whatever else a script asks for raises Unsupported with its line.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cext.netstack import testing
+from tests.support import packets
+from tests.support.packets import ACK, FIN, PSH, RST, SYN, Segment
+
+OURS, THEIRS = ("192.168.0.1", 8080), ("192.0.2.1", 40000)
+FLAGS = {"S": SYN, ".": ACK, "F": FIN, "R": RST, "P": PSH}
+SEGMENT = re.compile(r"([<>])\s+([SFRP.]+)\s+(\d+):(\d+)\((\d+)\)(.*)")
+IGNORED = re.compile(r"(socket|setsockopt|bind|listen|accept|fcntl|getsockopt)\(")
+
+
+class Unsupported(Exception):
+    """The script uses what this runner does not have; the text is the line."""
+
+
+class Mismatch(AssertionError):
+    """The stack did something else than the script says; the text says what."""
+
+
+class Runner:
+    def __init__(self) -> None:
+        self.stack = testing.Stack(addresses=(OURS[0],), mtu=1500, ram_bytes=1 << 28)
+        self.stack.listen(OURS[1], space=1 << 20)
+        self.now_ns = 10**15
+        self.iss = 0
+        self.handle = -1
+        self.unsent = b""
+        self.out: list[Segment] = []
+
+    def advance(self, seconds: float) -> None:
+        end = self.now_ns + round(seconds * 1e9)
+        while (at := self.stack.poll_at()) is not None and at <= end:
+            if at <= self.now_ns and not self.pull():
+                break
+            self.now_ns = max(at, self.now_ns)
+            self.stack.poll(self.now_ns)
+        self.now_ns = end
+        self.stack.poll(end)
+        self.pull()
+
+    def pull(self) -> bool:
+        """Events, what could not be written yet, packets; whether there were any."""
+        before = len(self.out)
+        for handle, mask, _, _ in self.stack.events():
+            if mask & testing.EVENT_CONNECTED:
+                self.handle = handle
+        while True:
+            if self.unsent and self.handle >= 0:
+                self.unsent = self.unsent[self.stack.send(self.handle, self.unsent) :]
+            got = [packets.parse_tcp(p) for p in self.stack.packets()]
+            for s in got:
+                if s.flags & SYN:
+                    self.iss = s.seq
+            self.out += got
+            if not got:
+                return len(self.out) > before
+
+    def inject(self, flags: int, start: int, length: int, rest: str) -> None:
+        ack = re.search(r"ack (\d+)", rest)
+        window = re.search(r"win (\d+)", rest)
+        opts = self.options(re.search(r"<(.*)>", rest))
+        number = (self.iss + int(ack[1])) % 2**32 if ack else 0
+        data = packets.tcp(
+            THEIRS, OURS, flags, start, number, bytes(length),
+            window=int(window[1]) if window else 65535, opts=opts,
+        )  # fmt: skip
+        self.stack.input(data, now_ns=self.now_ns)
+        self.pull()
+
+    def options(self, found: re.Match[str] | None) -> bytes:
+        known: dict[str, object] = {}
+        for item in found[1].split(",") if found else []:
+            name, _, value = item.strip().partition(" ")
+            if name == "mss":
+                known["mss"] = int(value)
+            elif name == "wscale":
+                known["wscale"] = int(value)
+            elif name == "sackOK":
+                known["sack_ok"] = True
+            elif name == "sack":
+                ranges = [r.split(":") for r in value.split()]
+                known["sacks"] = tuple((self.iss + int(a), self.iss + int(b)) for a, b in ranges)
+            elif name != "nop":
+                raise Unsupported(item)
+        return packets.options(**known)  # type: ignore[arg-type]
+
+    def expect(self, flags: int, start: int, end: int, rest: str) -> None:
+        ack = re.search(r"ack (\d+)", rest)
+        at = start
+        while True:
+            if not self.out:
+                raise Mismatch(f"nothing sent at {at}, expected {start}:{end}")
+            s = self.out.pop(0)
+            seq = (s.seq - self.iss) % 2**32
+            if seq != at or (ack and s.flags & ACK and s.ack != int(ack[1])):
+                raise Mismatch(f"sent {s}, expected {at} ack {ack and ack[1]}")
+            at += len(s.payload)
+            if at >= end:
+                break
+        if at != end or (s.flags & ~PSH) != (flags & ~PSH):
+            raise Mismatch(f"sent {s}, expected {start}:{end} flags {flags}")
+
+    def line(self, text: str) -> None:
+        found = SEGMENT.match(text)
+        if found:
+            flags = 0
+            for letter in found[2]:
+                flags |= FLAGS[letter]
+            start, end, length = int(found[3]), int(found[4]), int(found[5])
+            if found[1] == "<":
+                self.inject(flags, start, length, found[6])
+            else:
+                self.pull()
+                self.expect(flags, start, end, found[6])
+        elif match := re.match(r"write\(4, \.\.\., (\d+)\)", text):
+            self.unsent += bytes(int(match[1]))
+            self.pull()
+        elif re.match(r"shutdown\(4, SHUT_WR\)", text):
+            self.stack.shutdown(self.handle)
+            self.pull()
+        elif re.match(r"close\(4\)", text):
+            self.stack.close(self.handle)
+            self.pull()
+        elif match := re.match(r"%\{ assert tcpi_snd_cwnd == (\d+)", text):
+            info = self.stack.info(self.handle)
+            if info["cwnd"] // info["mss"] != int(match[1]):
+                raise Mismatch(f"cwnd {info['cwnd'] / info['mss']} segments, not {match[1]}")
+        elif not IGNORED.match(text):
+            raise Unsupported(text)
+
+
+def run(path: Path) -> None:
+    """Run one script; Unsupported or Mismatch name the line."""
+    runner = Runner()
+    text = re.sub(r"`[^`]*`", "", path.read_text())
+    for number, line in enumerate(text.splitlines(), 1):
+        line = re.sub(r"//.*", "", line).strip()
+        timed = re.match(r"(\+?)(\d*\.?\d+)\s+(.*)", line)
+        if not line or line.startswith(("#", "*")):
+            continue
+        if not timed:
+            raise Unsupported(f"{path.name}: {line}")
+        try:
+            if timed[1]:
+                runner.advance(float(timed[2]))
+            runner.line(timed[3])
+        except (Unsupported, Mismatch) as error:
+            raise type(error)(f"{path.name}:{number}: {line}: {error}") from None
