@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cext.netstack import testing
+from tests.support import segments
 
 U32 = st.integers(0, 2**32 - 1)
 
