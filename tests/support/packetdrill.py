@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 from cext.netstack import testing
-from tests.support import packets
-from tests.support.packets import ACK, FIN, PSH, RST, SYN, Segment
+from tests.support import segments
+from tests.support.segments import ACK, FIN, PSH, RST, SYN, Segment
 
 OURS, THEIRS = ("192.168.0.1", 8080), ("192.0.2.1", 40000)
 FLAGS = {"S": SYN, ".": ACK, "F": FIN, "R": RST, "P": PSH}
@@ -60,7 +60,7 @@ class Runner:
         while True:
             if self.unsent and self.handle >= 0:
                 self.unsent = self.unsent[self.stack.send(self.handle, self.unsent) :]
-            got = [packets.parse_tcp(p) for p in self.stack.packets()]
+            got = [segments.parse_tcp(p) for p in self.stack.packets()]
             for s in got:
                 if s.flags & SYN:
                     self.iss = s.seq
@@ -73,7 +73,7 @@ class Runner:
         window = re.search(r"win (\d+)", rest)
         opts = self.options(re.search(r"<(.*)>", rest))
         number = (self.iss + int(ack[1])) % 2**32 if ack else 0
-        data = packets.tcp(
+        data = segments.tcp(
             THEIRS, OURS, flags, start, number, bytes(length),
             window=int(window[1]) if window else 65535, opts=opts,
         )  # fmt: skip
@@ -95,7 +95,7 @@ class Runner:
                 known["sacks"] = tuple((self.iss + int(a), self.iss + int(b)) for a, b in ranges)
             elif name != "nop":
                 raise Unsupported(item)
-        return packets.options(**known)  # type: ignore[arg-type]
+        return segments.options(**known)  # type: ignore[arg-type]
 
     def expect(self, flags: int, start: int, end: int, rest: str) -> None:
         ack = re.search(r"ack (\d+)", rest)
