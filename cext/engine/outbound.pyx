@@ -260,10 +260,10 @@ cdef void send_transmits(engine_core *core, wg_transmit *messages,
 
 cdef void outbound_transmits(engine_core *core, uint64_t now_ns) noexcept nogil:
     cdef wg_transmit messages[4]
-    cdef unsigned int n = 0, made
+    cdef unsigned int n = 0, _made
     # An initiation costs two Diffie-Hellmans: thousands of peers that begin at once must
     # not hold up data. What is left makes wg_poll_at() say "now".
-    for made in range(TRANSMITS_PER_TURN):
+    for _made in range(TRANSMITS_PER_TURN):
         if not wg_next_transmit(core.device, now_ns, &messages[n]):
             break
         n += 1
