@@ -64,6 +64,7 @@ struct engine_core *core_create(size_t limit, uint32_t features, uint32_t mtu)
 	if (!core)
 		return NULL;
 	core->features = features;
+	core->memory_limit = limit;
 	core->loop = -1;
 	core->events.wake = -1;
 	core->gate.wake = -1;

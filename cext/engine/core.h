@@ -70,6 +70,7 @@ enum engine_event_kind {
 	EVENT_TIMESTAMP_FLOOR,
 	EVENT_INNER_CLOSED,
 	EVENT_SOCKET_ERROR,
+	EVENT_DIALLED,
 };
 
 struct engine_event {
@@ -157,6 +158,7 @@ struct inbound {
 };
 
 struct engine_core;
+struct relay;
 
 /**
  * struct inner_port - Who takes decrypted packets and has packets to send
@@ -167,9 +169,9 @@ struct engine_core;
  * @poll_at:	When @pull wants to be called without any descriptor being ready;
  *		WG_NEVER for a port that has one.  NULL is the same
  *
- * TUN and the message socket are one port (port.pyx).  A second one, for a stack
- * of our own, is another struct; inbound.pyx:deliver() is the place that decides
- * between them, loop.pyx:turn() the one that pulls.
+ * TUN and the message socket are one port (port.pyx), the netstack is the other
+ * (netport.pyx), which takes its own packets out of a batch and leaves the rest
+ * to the first; without a first one it takes all.
  */
 struct inner_port {
 	void *context;
@@ -199,6 +201,10 @@ struct engine_statistics {
  * @is_up:	Sockets are bound
  * @stopping:	The loop ends after this turn
  * @inner_ready: The inner descriptor had something at the last look
+ * @stack:	NULL while there is no netstack
+ * @stack_ready: A host socket of the netstack's flows had something at the last look
+ * @relay:	Those flows, and the netstack itself
+ * @memory_limit: memory_limit_bytes
  * @icmp_tokens_ns: Token bucket of ICMP errors, in nanoseconds of credit
  */
 struct engine_core {
@@ -210,6 +216,10 @@ struct engine_core {
 	struct tun tun;
 	struct inner_port *port;
 	struct inner_port host_port;
+	struct inner_port *stack;
+	struct inner_port stack_port;
+	struct relay *relay;
+	size_t memory_limit;
 	struct outbound out;
 	struct inbound in;
 	struct gate gate;
@@ -221,6 +231,7 @@ struct engine_core {
 	uint16_t listen_port;
 	bool is_up;
 	bool stopping;
+	bool stack_ready;
 	uint64_t unix_time_at_ns;
 	uint64_t icmp_at_ns;
 	uint64_t icmp_credit_ns;

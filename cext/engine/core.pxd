@@ -39,6 +39,7 @@ cdef extern from "engine/core.h" nogil:
         EVENT_TIMESTAMP_FLOOR
         EVENT_INNER_CLOSED
         EVENT_SOCKET_ERROR
+        EVENT_DIALLED
 
     struct engine_event:
         uint32_t kind
@@ -100,6 +101,10 @@ cdef extern from "engine/core.h" nogil:
         tun tun
         inner_port *port
         inner_port host_port
+        inner_port *stack
+        inner_port stack_port
+        void *relay  # struct relay of relay.pxd
+        size_t memory_limit
         outbound out
         inbound inbound "in"
         gate gate
@@ -111,6 +116,7 @@ cdef extern from "engine/core.h" nogil:
         uint16_t listen_port
         bint is_up
         bint stopping
+        bint stack_ready
         uint64_t unix_time_at_ns
         uint8_t icmp[1280]
 

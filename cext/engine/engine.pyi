@@ -58,6 +58,7 @@ EVENT_SOURCE_LOST: Final[int]  # our source address disappeared; routing chooses
 EVENT_TIMESTAMP_FLOOR: Final[int]  # the saved TAI64N floor is near; value: unix ns to save
 EVENT_INNER_CLOSED: Final[int]  # the TUN device or the inner port went away; value: errno
 EVENT_SOCKET_ERROR: Final[int]  # the UDP socket failed; value: errno
+EVENT_DIALLED: Final[int]  # Userspace.dialled() has something
 
 class Engine:
     event_fd: int

@@ -59,6 +59,7 @@ from cext.engine.core cimport (
     event_take,
 )
 from cext.engine.loop cimport TAG_COMMAND, engine_main
+from cext.engine.netport cimport netport_destroy, netport_detach
 from cext.engine.port cimport port_init
 from cext.host.clock cimport entropy_fill
 from cext.host.features cimport (
@@ -111,6 +112,7 @@ EVENT_SOURCE_LOST = c.EVENT_SOURCE_LOST
 EVENT_TIMESTAMP_FLOOR = c.EVENT_TIMESTAMP_FLOOR
 EVENT_INNER_CLOSED = c.EVENT_INNER_CLOSED
 EVENT_SOCKET_ERROR = c.EVENT_SOCKET_ERROR
+EVENT_DIALLED = c.EVENT_DIALLED
 
 cdef enum:
     MTU_MIN = 68
@@ -266,12 +268,6 @@ cdef void fill_random(void *unused, uint8_t *out, size_t length) noexcept nogil:
 
 
 cdef class Engine:
-    cdef engine_core *core
-    cdef readonly int event_fd
-    cdef uint32_t threads
-    cdef bint started
-    cdef bint stopped
-
     def __cinit__(self, *, size_t memory_limit_bytes=c.MEMORY_LIMIT_DEFAULT, int threads=1,
                   int mtu=1420, disable=frozenset()):
         cdef uint32_t features = HOST_ALL_FEATURES
@@ -334,6 +330,7 @@ cdef class Engine:
                 thread_join(&self.core.thread)
                 workers_stop(&self.core.workers)
         self.stopped = True
+        netport_destroy(netport_detach(self.core))
         wg_device_destroy(self.core.device)
         self.core.device = NULL
         udp_close(&self.core.udp)

@@ -29,8 +29,10 @@ cdef enum:
 
 
 cdef void deliver(engine_core *core, uint64_t now_ns) noexcept nogil:
-    """Hand over what is complete. With two ports this is where they are told apart."""
+    """Hand over what is complete: to the stack what is its own, to the host the rest."""
     cdef gro_batch *batch = &core.inbound.delivered
+    if batch.packet_count and core.stack != NULL:
+        core.stack.deliver(core.stack.context, now_ns, batch)
     if batch.packet_count == 0:
         return
     if core.port != NULL:

@@ -5,6 +5,7 @@ cdef enum:
     TAG_UDP_V6 = 1
     TAG_INNER = 2
     TAG_COMMAND = 3
+    TAG_RELAY = 4
 
 
 # `argument` is a struct engine_core; returns when core.stopping is set.

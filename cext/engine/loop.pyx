@@ -83,6 +83,8 @@ cdef uint32_t wait(engine_core *core, bint busy) noexcept nogil:
         at = wg_poll_at(core.device)
         if core.port != NULL and core.port.poll_at != NULL:
             at = min(at, core.port.poll_at(core.port.context))
+        if core.stack != NULL:
+            at = min(at, core.stack.poll_at(core.stack.context))
         timeout_ns = -1
         if at != WG_NEVER:
             now_ns = clock_now_ns()
@@ -125,6 +127,9 @@ cdef bint turn(engine_core *core, uint32_t tags) noexcept nogil:
     if core.port != NULL and (has(tags, TAG_INNER) or core.port.poll_at != NULL):
         # Level-triggered: what pull() leaves makes the descriptor ready at once.
         core.port.pull(core.port.context, now_ns)
+    if core.stack != NULL:
+        core.stack_ready |= has(tags, TAG_RELAY)
+        busy |= core.stack.pull(core.stack.context, now_ns)
     outbound_flush(core, now_ns)
     if wg_poll_at(core.device) <= now_ns:
         wg_advance(core.device, now_ns)

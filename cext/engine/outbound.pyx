@@ -75,12 +75,15 @@ cdef void count(engine_core *core, drop_reason reason, uint64_t packets) noexcep
 cdef void answer(engine_core *core, uint64_t now_ns, size_t length) noexcept nogil:
     cdef gro_batch *batch = &core.inbound.delivered
     # Never while the batch is in use: it is filled and delivered within one call.
-    if length == 0 or core.port == NULL or batch.packet_count != 0:
+    if length == 0 or batch.packet_count != 0:
         return
     batch.packets[0].data = core.icmp
     batch.packets[0].length = <uint32_t>length
     batch.packet_count = 1
-    core.port.deliver(core.port.context, now_ns, batch)
+    if core.stack != NULL:
+        core.stack.deliver(core.stack.context, now_ns, batch)
+    if batch.packet_count and core.port != NULL:
+        core.port.deliver(core.port.context, now_ns, batch)
     batch.packet_count = 0
     core.statistics.icmp_errors += 1
 

@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TCP between the netstack and sockets of the host; what moves and when, see relay.h."""
+
+from libc.errno cimport (
+    EADDRINUSE, EAGAIN, EALREADY, ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTUNREACH, EINVAL,
+    ENETUNREACH, ENOBUFS, ENOENT, ETIMEDOUT,
+)
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from cext.engine.core cimport EVENT_DIALLED, event_put
+from cext.engine.relay_table cimport (
+    RELAY_BACKLOG, RELAY_BROKEN, RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED,
+    RELAY_FIN_GIVEN, RELAY_FIN_SEEN, RELAY_FIN_SENT, RELAY_LISTENER_USER, RELAY_NONE, RELAY_OPEN,
+    RELAY_READABLE, RELAY_TCP, RELAY_TCP_LISTENER, RELAY_TURN_BYTES, relay, relay_finish,
+    relay_find, relay_flow, relay_free, relay_id, relay_next_finished, relay_next_ready,
+    relay_queue, relay_take,
+)
+from cext.host.stream cimport (
+    STREAM_EVENTS_MAX, STREAM_FAILED, STREAM_READABLE, STREAM_WRITABLE, stream_close,
+    stream_connect, stream_error, stream_event, stream_prepare, stream_read, stream_reset,
+    stream_send, stream_shutdown, stream_wait, stream_watch,
+)
+from cext.host.tun cimport iovec
+from cext.netstack.layout cimport (
+    NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED, NS_EVENT_PEER_CLOSED, NS_EVENT_SYN,
+    NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
+    NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT, NS_REASON_UNREACHABLE,
+    NS_REFUSE_RESET, address_from_v4, flow_tuple, ns_event, ns_space,
+)
+from cext.netstack.stack cimport (
+    ns_abort, ns_close, ns_connect, ns_listen, ns_next_event, ns_refuse, ns_send, ns_send_commit,
+    ns_send_space, ns_set_nagle, ns_set_receive_space, ns_set_user, ns_shutdown, ns_unlisten,
+)
+from cext.wire.endpoint cimport WT_AF_INET, endpoint
+
+
+cdef enum:
+    PARTS = 32
+    PROTOCOL_TCP = 6
+    # Until the host's side is known, this much may wait in the stack.
+    SPACE_BEFORE_OPEN = 64 * 1024
+
+
+cdef int error_of(int result) noexcept nogil:
+    """-errno for a result of the stack."""
+    if result == NS_FULL:
+        return -ENOBUFS
+    if result == NS_IN_USE:
+        return -EADDRINUSE
+    if result == NS_INVALID:
+        return -ENETUNREACH
+    return 0 if result == NS_OK else -EINVAL
+
+
+cdef int reason_errno(uint32_t reason) noexcept nogil:
+    if reason == NS_REASON_REFUSED:
+        return ECONNREFUSED
+    if reason == NS_REASON_RESET:
+        return ECONNRESET
+    if reason == NS_REASON_TIMEOUT:
+        return ETIMEDOUT
+    if reason == NS_REASON_UNREACHABLE:
+        return EHOSTUNREACH
+    return ECONNABORTED
+
+
+# -- ends --
+
+cdef void end(relay *r, relay_flow *f) noexcept nogil:
+    """Both directions ended in order."""
+    ns_close(r.stack, f.handle)
+    stream_close(f.fd)
+    relay_free(r, f)
+
+
+cdef void end_if_done(relay *r, relay_flow *f) noexcept nogil:
+    if f.flags & RELAY_FIN_SENT and f.flags & RELAY_FIN_GIVEN:
+        end(r, f)
+
+
+cdef void break_off(relay *r, relay_flow *f) noexcept nogil:
+    """Reset both sides."""
+    ns_abort(r.stack, f.handle)
+    if f.fd >= 0:
+        stream_reset(f.fd)
+    relay_free(r, f)
+
+
+cdef void announce(relay *r) noexcept nogil:
+    if not r.announced:
+        r.announced = event_put(r.events, EVENT_DIALLED, NULL, 0)
+
+
+cdef void dial_ended(relay *r, relay_flow *f, int error) noexcept nogil:
+    f.error = <short>error
+    f.state = RELAY_FAILED if error else RELAY_DIALLED
+    relay_finish(r, f)
+    announce(r)
+
+
+# -- host to tunnel --
+
+cdef bint send_early(relay *r, relay_flow *f) noexcept nogil:
+    """Whether all of it is queued."""
+    cdef int n
+    if f.early_at < f.early_len:
+        n = ns_send(r.stack, f.handle, f.early + f.early_at, f.early_len - f.early_at)
+        if n > 0:
+            f.early_at += <uint32_t>n
+    return f.early_at == f.early_len
+
+
+cdef void pump(relay *r, relay_flow *f) noexcept nogil:
+    """Read from the host what the stack has room for."""
+    cdef ns_space space[PARTS]
+    cdef iovec parts[PARTS]
+    cdef uint32_t moved = 0
+    cdef int i, n, got
+    if f.flags & RELAY_FIN_SENT or not send_early(r, f) or not f.flags & RELAY_READABLE:
+        return
+    while moved < RELAY_TURN_BYTES:
+        n = ns_send_space(r.stack, f.handle, space, PARTS)
+        if n <= 0:
+            return  # NS_EVENT_WRITABLE or NS_EVENT_CLOSED follows
+        for i in range(n):
+            parts[i].iov_base = space[i].data
+            parts[i].iov_len = space[i].len
+        got = stream_read(f.fd, parts, <unsigned int>n)
+        ns_send_commit(r.stack, f.handle, <uint32_t>got if got > 0 else 0)
+        if got == -EAGAIN:
+            f.flags &= <uint16_t>~RELAY_READABLE
+            return
+        if got < 0:
+            break_off(r, f)
+            return
+        if got == 0:
+            ns_shutdown(r.stack, f.handle)
+            f.flags |= RELAY_FIN_SENT
+            end_if_done(r, f)
+            return
+        moved += <uint32_t>got
+        r.bytes_out += <uint64_t>got
+    relay_queue(r, f)
+
+
+# -- tunnel to host --
+
+cdef uint32_t relay_tcp_data(void *context, uint32_t handle, uint64_t user,
+                             const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef relay *r = <relay *>context
+    cdef relay_flow *f = NULL
+    cdef uint32_t done = 0
+    cdef int n
+    if user < RELAY_LISTENER_USER:
+        f = relay_find(r, <uint32_t>user)
+    if f == NULL or f.state != RELAY_OPEN or f.flags & RELAY_BROKEN:
+        return 0
+    while done < length:
+        n = stream_send(f.fd, data + done, length - done)
+        if n == -EAGAIN:
+            break
+        if n <= 0:
+            # Nothing may be closed from within a call of the stack's.
+            f.flags |= RELAY_BROKEN
+            relay_queue(r, f)
+            break
+        done += <uint32_t>n
+    r.bytes_in += done
+    # The stack deducts what was taken.
+    ns_set_receive_space(r.stack, handle, r.space + done)
+    return done
+
+
+cdef void give_end(relay *r, relay_flow *f) noexcept nogil:
+    """The tunnel's end of stream, once, when the host has a descriptor for it."""
+    f.flags |= RELAY_FIN_SEEN
+    if f.state == RELAY_OPEN and not f.flags & RELAY_FIN_GIVEN:
+        f.flags |= RELAY_FIN_GIVEN
+        stream_shutdown(f.fd)
+        end_if_done(r, f)
+
+
+# -- opening --
+
+cdef int adopt(relay *r, relay_flow *f, int fd) noexcept nogil:
+    cdef int error = stream_watch(r.set, fd, relay_id(r, f))
+    if error == 0:
+        f.fd = fd
+    return error
+
+
+cdef void open_flow(relay *r, relay_flow *f) noexcept nogil:
+    cdef uint32_t id = relay_id(r, f)
+    f.state = RELAY_OPEN
+    f.flags |= RELAY_READABLE
+    ns_set_nagle(r.stack, f.handle, False)
+    ns_set_receive_space(r.stack, f.handle, r.space)
+    if f.flags & RELAY_FIN_SEEN:
+        give_end(r, f)
+    if relay_find(r, id) != NULL:
+        relay_queue(r, f)
+
+
+cdef void accept(relay *r, uint32_t listener_id, uint32_t handle) noexcept nogil:
+    """A connection to a port in the tunnel that is forwarded."""
+    cdef relay_flow *listener = relay_find(r, listener_id)
+    cdef relay_flow *f = NULL
+    cdef int fd
+    if listener != NULL and listener.kind == RELAY_TCP_LISTENER:
+        f = relay_take(r, RELAY_TCP)
+    if f == NULL:
+        ns_abort(r.stack, handle)
+        return
+    f.handle = handle
+    f.state = RELAY_CONNECTING
+    ns_set_user(r.stack, handle, relay_id(r, f))
+    fd = stream_connect(&listener.to)
+    if fd < 0:
+        break_off(r, f)
+    elif adopt(r, f, fd) < 0:
+        stream_close(fd)
+        break_off(r, f)
+
+
+# -- what happens --
+
+cdef void flow_event(relay *r, relay_flow *f, const ns_event *event) noexcept nogil:
+    cdef uint32_t id = relay_id(r, f)
+    if event.events & NS_EVENT_CONNECTED and f.state == RELAY_DIALLING:
+        dial_ended(r, f, 0)
+    if event.events & NS_EVENT_PEER_CLOSED:
+        give_end(r, f)
+    elif event.events & NS_EVENT_WRITABLE and f.state == RELAY_OPEN:
+        pump(r, f)
+    if not event.events & NS_EVENT_CLOSED or relay_find(r, id) == NULL:
+        return
+    if f.state == RELAY_DIALLING or f.state == RELAY_DIALLED:
+        ns_close(r.stack, f.handle)
+        if f.state == RELAY_DIALLING:
+            dial_ended(r, f, reason_errno(event.reason))
+        else:
+            # Its id was given out already; splice() or close() finds out.
+            f.state = RELAY_FAILED
+            f.error = <short>reason_errno(event.reason)
+    elif event.reason == NS_REASON_FINISHED:
+        end(r, f)
+    else:
+        ns_close(r.stack, f.handle)
+        if f.fd >= 0:
+            stream_reset(f.fd)
+        relay_free(r, f)
+
+
+cdef void relay_events(relay *r) noexcept nogil:
+    cdef ns_event event
+    cdef relay_flow *f
+    while ns_next_event(r.stack, &event):
+        if event.events & (NS_EVENT_SYN | NS_EVENT_CANCELLED):
+            ns_refuse(r.stack, event.handle, NS_REFUSE_RESET)
+            continue
+        if event.user >= RELAY_LISTENER_USER:
+            if event.events & NS_EVENT_CLOSED:
+                ns_close(r.stack, event.handle)
+                continue
+            if not event.events & NS_EVENT_CONNECTED:
+                continue
+            accept(r, <uint32_t>event.user, event.handle)
+            continue
+        f = relay_find(r, <uint32_t>event.user)
+        if f == NULL or f.handle != event.handle or f.kind != RELAY_TCP:
+            ns_close(r.stack, event.handle)
+            continue
+        flow_event(r, f, &event)
+
+
+cdef void socket_event(relay *r, relay_flow *f, uint32_t flags) noexcept nogil:
+    cdef uint32_t id = relay_id(r, f)
+    if f.state == RELAY_CONNECTING:
+        if not flags & (STREAM_WRITABLE | STREAM_FAILED):
+            return
+        if stream_error(f.fd) < 0:
+            break_off(r, f)
+            return
+        open_flow(r, f)
+        return
+    if f.state != RELAY_OPEN:
+        return
+    if flags & STREAM_FAILED and stream_error(f.fd) < 0:
+        break_off(r, f)
+        return
+    if flags & STREAM_WRITABLE:
+        # Parked bytes go on from within this call.
+        ns_set_receive_space(r.stack, f.handle, r.space)
+    if flags & STREAM_READABLE and relay_find(r, id) != NULL:
+        f.flags |= RELAY_READABLE
+        relay_queue(r, f)
+
+
+cdef bint relay_sockets(relay *r, bint ready) noexcept nogil:
+    cdef stream_event events[STREAM_EVENTS_MAX]
+    cdef relay_flow *f
+    cdef uint32_t left = r.used
+    cdef int i, n = stream_wait(r.set, events) if ready else 0
+    for i in range(n):
+        f = relay_find(r, <uint32_t>events[i].tag)
+        if f != NULL:
+            socket_event(r, f, events[i].flags)
+    # Each once: those that come back into the list wait for the next turn.
+    while left:
+        f = relay_next_ready(r)
+        if f == NULL:
+            break
+        left -= 1
+        if f.flags & RELAY_BROKEN:
+            break_off(r, f)
+        elif f.state == RELAY_OPEN:
+            pump(r, f)
+    if not r.announced and r.finished_head != r.finished_tail:
+        announce(r)
+    return r.ready_head != RELAY_NONE
+
+
+# -- wishes --
+
+cdef int relay_dial(relay *r, const endpoint *to, uint32_t *id) noexcept nogil:
+    cdef flow_tuple tuple
+    cdef relay_flow *f = relay_take(r, RELAY_TCP)
+    cdef int result
+    if f == NULL:
+        return -ENOBUFS
+    memset(&tuple, 0, sizeof(tuple))
+    if to.family == WT_AF_INET:
+        address_from_v4(tuple.remote, to.address)
+    else:
+        memcpy(tuple.remote, to.address, 16)
+    tuple.remote_port = to.port
+    id[0] = relay_id(r, f)
+    result = ns_connect(r.stack, &tuple, 0, id[0], SPACE_BEFORE_OPEN, &f.handle)
+    if result != NS_OK:
+        relay_free(r, f)
+        return error_of(result)
+    f.state = RELAY_DIALLING
+    return 0
+
+
+cdef bint relay_dialled(relay *r, uint32_t *id, int *error) noexcept nogil:
+    cdef relay_flow *f
+    r.announced = False
+    while True:
+        f = relay_next_finished(r)
+        if f == NULL:
+            return False
+        id[0] = relay_id(r, f)
+        error[0] = f.error
+        if f.state == RELAY_FAILED:
+            relay_free(r, f)
+            return True
+        if f.state == RELAY_DIALLED:
+            return True
+
+
+cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early,
+                      uint32_t early_len) noexcept nogil:
+    cdef relay_flow *f = relay_find(r, id)
+    cdef int error
+    if f == NULL or f.kind != RELAY_TCP:
+        return -ENOENT
+    if f.state == RELAY_FAILED:
+        error = f.error
+        relay_free(r, f)
+        return -error
+    if f.state != RELAY_DIALLED:
+        return -EALREADY
+    error = stream_prepare(fd)
+    if error == 0:
+        error = adopt(r, f, fd)
+    if error:
+        return error
+    f.early = early
+    f.early_len = early_len
+    open_flow(r, f)
+    return 0
+
+
+cdef int relay_forward_tcp(relay *r, uint16_t port, const endpoint *to,
+                           uint32_t *id) noexcept nogil:
+    cdef relay_flow *f = relay_take(r, RELAY_TCP_LISTENER)
+    cdef int result
+    if f == NULL:
+        return -ENOBUFS
+    id[0] = relay_id(r, f)
+    result = ns_listen(r.stack, PROTOCOL_TCP, NULL, port, RELAY_BACKLOG,
+                       RELAY_LISTENER_USER | id[0], SPACE_BEFORE_OPEN)
+    if result < 0:
+        relay_free(r, f)
+        return error_of(result)
+    f.handle = <uint32_t>result
+    f.to = to[0]
+    return 0
+
+
+cdef int relay_close(relay *r, uint32_t id) noexcept nogil:
+    cdef relay_flow *f = relay_find(r, id)
+    if f == NULL:
+        return -ENOENT
+    if f.kind == RELAY_TCP_LISTENER:
+        ns_unlisten(r.stack, f.handle)
+        relay_free(r, f)
+    elif f.state == RELAY_FAILED:
+        relay_free(r, f)
+    else:
+        break_off(r, f)
+    return 0

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# The table of relayed flows; the theory is in relay.h.
+from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from cext.engine.core cimport event_ring
+from cext.netstack.layout cimport netstack, ns_limits
+from cext.wire.endpoint cimport endpoint
+
+
+cdef extern from "engine/relay.h" nogil:
+    const uint32_t RELAY_NONE
+    const uint64_t RELAY_LISTENER_USER
+
+    enum:
+        RELAY_FREE
+        RELAY_TCP
+        RELAY_TCP_LISTENER
+        RELAY_UDP_LISTENER
+        RELAY_UDP
+        RELAY_UDP_CLIENT
+        RELAY_ASSOCIATION
+        RELAY_CLOSED
+        RELAY_DIALLING
+        RELAY_DIALLED
+        RELAY_FAILED
+        RELAY_CONNECTING
+        RELAY_OPEN
+        RELAY_TURN_BYTES
+        RELAY_LISTENERS
+        RELAY_ASSOCIATIONS
+        RELAY_EARLY_BYTES
+        RELAY_DATAGRAM_BYTES
+        RELAY_SOCKS_HEADER
+        RELAY_BACKLOG
+        RELAY_NEW_UDP
+        RELAY_QUEUED
+        RELAY_READABLE
+        RELAY_FIN_SENT
+        RELAY_FIN_SEEN
+        RELAY_FIN_GIVEN
+        RELAY_BROKEN
+        RELAY_HAS_TARGET
+        RELAY_HAS_CLIENT
+
+    struct relay_flow:
+        uint32_t handle
+        int fd
+        uint32_t parent
+        uint8_t kind
+        uint8_t state
+        uint16_t flags
+        int16_t error
+        endpoint to
+        endpoint target
+        uint8_t *early
+        uint32_t early_len
+        uint32_t early_at
+
+    struct relay:
+        netstack *stack
+        event_ring *events
+        int set
+        relay_flow *flows
+        uint32_t count
+        uint32_t finished_head
+        uint32_t finished_tail
+        uint32_t ready_head
+        bint announced
+        uint32_t space
+        uint32_t used
+        uint32_t fresh[64]
+        uint32_t fresh_count
+        bint sending
+        uint32_t deferred_len
+        uint8_t deferred[1280]
+        uint8_t datagram[65558]
+        uint64_t bytes_in
+        uint64_t bytes_out
+
+    relay *relay_create(const ns_limits *limits, event_ring *events)
+    void relay_destroy(relay *r)
+    size_t relay_memory_bytes(const relay *r)
+    relay_flow *relay_take(relay *r, uint8_t kind)
+    void relay_free(relay *r, relay_flow *f)
+    relay_flow *relay_find(relay *r, uint32_t id)
+    uint32_t relay_id(const relay *r, const relay_flow *f)
+    void relay_queue(relay *r, relay_flow *f)
+    relay_flow *relay_next_ready(relay *r)
+    void relay_finish(relay *r, relay_flow *f)
+    relay_flow *relay_next_finished(relay *r)

@@ -1,0 +1,40 @@
+"""Connections into the tunnel without TUN, as Python sees them: wishes in, ids out.
+
+The native thread moves the bytes. Methods are commands, as those of Engine, and raise
+what they do. An id names a flow or a forward until close(), or until its ends closed.
+"""
+
+from cext.engine.engine import Endpoint, Engine
+
+class Userspace:
+    """The netstack of an engine. There is one at most; it lives as long as the engine."""
+
+    def __init__(self, engine: Engine, addresses: tuple[str, ...]) -> None:
+        """Take packets for `addresses` (all packets, while the engine has no TUN) out of
+        the tunnel. Memory comes out of the engine's memory_limit_bytes: ValueError names
+        what is needed. Before start(), nothing works; after stop(), nothing does."""
+
+    def set_addresses(self, addresses: tuple[str, ...]) -> None:
+        """Replace them. Connections from those that are gone end by timeout."""
+
+    def dial_tcp(self, host: str, port: int) -> int:
+        """Begin a connection to a numeric address in the tunnel; return its id. The engine's
+        EVENT_DIALLED says that dialled() has something. It is never dialled for longer than
+        the netstack's timeout, some minutes: close() it earlier."""
+
+    def dialled(self) -> list[tuple[int, int]]:
+        """Return and forget ids whose dial ended, each with an errno, 0 for success."""
+
+    def splice(self, flow: int, fd: int, early: bytes = b"") -> None:
+        """Join a dialled connection and a stream socket, which is taken over, whatever
+        happens. `early` is sent into the tunnel first. OSError: the connection is gone."""
+
+    def forward_tcp(self, port: int, target: Endpoint) -> int:
+        """Open a port of the tunnel addresses; connections go to the host's `target`."""
+
+    def close(self, flow: int) -> None:
+        """Reset a connection, or end a forward, whose connections stay. Unknown ids, of
+        what has ended by itself, are ignored."""
+
+    def statistics(self) -> dict[str, int]:
+        """Flows in use, bytes by direction, memory, and the netstack's own counters."""

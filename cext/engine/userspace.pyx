@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: warn.undeclared=False
+"""The netstack's Python face: arguments to structs and through the engine's gate."""
+
+import os
+from ipaddress import ip_address
+
+from libc.errno cimport ENODEV
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from cpython.bytes cimport PyBytes_AS_STRING
+
+from cext.engine.core cimport core_memory_bytes, engine_core
+from cext.engine.engine cimport Engine, fill_endpoint
+from cext.engine.netport cimport (
+    netport_attach,
+    netport_create,
+    netport_destroy,
+    netport_memory_bytes,
+    netport_set_addresses,
+)
+from cext.engine.relay cimport (
+    relay_close,
+    relay_dial,
+    relay_dialled,
+    relay_forward_tcp,
+    relay_splice,
+)
+from cext.engine.relay_table cimport RELAY_EARLY_BYTES, relay
+from cext.netstack.layout cimport NS_ADDRESSES_MAX, address_from_v4, ns_statistics
+from cext.wire.endpoint cimport endpoint
+from cext.wireguard.device cimport wg_memory_bytes
+
+cdef enum:
+    RESULTS_MAX = 128
+
+
+cdef struct wish:
+    uint32_t id
+    int fd
+    uint16_t port
+    endpoint to
+    uint8_t *early
+    uint32_t early_len
+    uint8_t addresses[16 * 16]
+    uint32_t address_count
+    uint32_t results
+    uint32_t ids[RESULTS_MAX]
+    int errors[RESULTS_MAX]
+
+
+cdef struct numbers:
+    uint32_t flows
+    uint64_t bytes_in
+    uint64_t bytes_out
+    size_t memory
+    ns_statistics stack
+
+
+# -- on the native thread --
+
+cdef int command_attach(void *core, void *made) noexcept nogil:
+    return netport_attach(<engine_core *>core, <relay *>made)
+
+
+cdef int command_addresses(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    return netport_set_addresses(<engine_core *>core, w.addresses, w.address_count)
+
+
+cdef int command_dial(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    return relay_dial(<relay *>(<engine_core *>core).relay, &w.to, &w.id)
+
+
+cdef int command_dialled(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    w.results = 0
+    while w.results < RESULTS_MAX and relay_dialled(<relay *>(<engine_core *>core).relay,
+                                                    &w.ids[w.results], &w.errors[w.results]):
+        w.results += 1
+    return 0
+
+
+cdef int command_splice(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    return relay_splice(<relay *>(<engine_core *>core).relay, w.id, w.fd, w.early, w.early_len)
+
+
+cdef int command_forward_tcp(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    return relay_forward_tcp(<relay *>(<engine_core *>core).relay, w.port, &w.to, &w.id)
+
+
+cdef int command_close(void *core, void *argument) noexcept nogil:
+    relay_close(<relay *>(<engine_core *>core).relay, (<wish *>argument).id)
+    return 0
+
+
+cdef int command_numbers(void *core, void *argument) noexcept nogil:
+    cdef numbers *n = <numbers *>argument
+    cdef relay *r = <relay *>(<engine_core *>core).relay
+    n.flows = r.used
+    n.bytes_in = r.bytes_in
+    n.bytes_out = r.bytes_out
+    n.memory = netport_memory_bytes(r)
+    n.stack = r.stack.statistics
+    return 0
+
+
+# -- Python --
+
+cdef int fill_addresses(wish *w, object addresses) except -1:
+    cdef bytes packed
+    if not 0 < len(addresses) <= NS_ADDRESSES_MAX:
+        raise ValueError(f"addresses: {len(addresses)} of them, "
+                         f"there may be 1 to {NS_ADDRESSES_MAX}")
+    w.address_count = 0
+    for text in addresses:
+        packed = ip_address(text).packed
+        if len(packed) == 4:
+            address_from_v4(w.addresses + 16 * w.address_count,
+                            <const uint8_t *>PyBytes_AS_STRING(packed))
+        else:
+            memcpy(w.addresses + 16 * w.address_count, PyBytes_AS_STRING(packed), 16)
+        w.address_count += 1
+    return 0
+
+
+cdef int check_port(object port) except -1:
+    if not 0 < port < 65536:
+        raise ValueError(f"port: {port} is not within 1 to 65535")
+    return 0
+
+
+cdef class Userspace:
+    cdef Engine engine
+
+    def __cinit__(self, Engine engine, addresses):
+        cdef wish w
+        cdef engine_core *core = engine.core
+        cdef size_t used, limit
+        cdef relay *made
+        cdef int result
+        fill_addresses(&w, addresses)
+        if core.relay != NULL:
+            raise ValueError("engine: it has a netstack already")
+        used = core_memory_bytes(core) + wg_memory_bytes(core.device)
+        limit = core.memory_limit
+        made = netport_create(core, limit - used if limit > used else 0, core.tun.mtu)
+        if made == NULL:
+            raise ValueError(f"memory_limit_bytes: {limit} is too little, "
+                             f"with the netstack {used + 3 * 1024 * 1024} are needed")
+        try:
+            result = engine.execute(command_attach, made)
+        except BaseException:
+            netport_destroy(made)
+            raise
+        if result < 0:
+            netport_destroy(made)
+            raise OSError(-result, os.strerror(-result))
+        self.engine = engine
+        engine.checked(command_addresses, &w)
+
+    def set_addresses(self, addresses):
+        cdef wish w
+        fill_addresses(&w, addresses)
+        self.engine.checked(command_addresses, &w)
+
+    def dial_tcp(self, host, port):
+        cdef wish w
+        fill_endpoint(&w.to, (host, port, 0))
+        self.engine.checked(command_dial, &w, f"{host}:{port}")
+        return w.id
+
+    def dialled(self):
+        cdef wish w
+        cdef uint32_t i
+        found = []
+        while True:
+            self.engine.checked(command_dialled, &w)
+            for i in range(w.results):
+                found.append((w.ids[i], w.errors[i]))
+            if w.results < RESULTS_MAX:
+                return found
+
+    def splice(self, uint32_t flow, int fd, bytes early=b""):
+        cdef wish w
+        w.id = flow
+        w.fd = fd
+        w.early = NULL
+        w.early_len = len(early)
+        try:
+            if w.early_len > RELAY_EARLY_BYTES:
+                raise ValueError(f"early: {w.early_len} bytes, at most {RELAY_EARLY_BYTES}")
+            if w.early_len:
+                w.early = <uint8_t *>malloc(w.early_len)
+                if w.early == NULL:
+                    raise MemoryError
+                memcpy(w.early, PyBytes_AS_STRING(early), w.early_len)
+            self.engine.checked(command_splice, &w)
+        except BaseException:
+            free(w.early)
+            os.close(fd)
+            raise
+
+    def forward_tcp(self, port, target):
+        cdef wish w
+        check_port(port)
+        fill_endpoint(&w.to, target)
+        w.port = port
+        self.engine.checked(command_forward_tcp, &w, f"port {port}")
+        return w.id
+
+    def close(self, uint32_t flow):
+        cdef wish w
+        w.id = flow
+        self.engine.checked(command_close, &w)
+
+    def statistics(self):
+        cdef numbers n
+        self.engine.checked(command_numbers, &n)
+        return {
+            "flows": n.flows,
+            "bytes_in": n.bytes_in,
+            "bytes_out": n.bytes_out,
+            "memory_bytes": n.memory,
+            "packets_in": n.stack.packets_in,
+            "packets_out": n.stack.packets_out,
+            "retransmits": n.stack.retransmits,
+            "timeouts": n.stack.timeouts,
+            "opened": n.stack.opened,
+            "closed": n.stack.closed,
+            "evicted": n.stack.evicted,
+            "icmp_in": n.stack.icmp_in,
+            "icmp_out": n.stack.icmp_out,
+        }
