@@ -1,0 +1,233 @@
+"""The netstack inside the engine: ping, TCP both ways, ends, refusals, leaks."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from cext.crypto.primitives import x25519_public
+from cext.engine.engine import Endpoint, Engine
+from cext.engine.userspace import Userspace
+from tests.support.engine_pair import Host, secret, wait_until
+from tests.support.userspace_pair import Pair, echo, read_all, tcp_server
+from wantastic.device.loopback import ICMP, answer, echo_message, ip_packet
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with Pair() as made:
+        yield made
+
+
+def test_1_ping_of_the_tunnel_address_is_answered() -> None:
+    with Host(1) as asks:
+        answers = Engine()
+        answers.start()
+        try:
+            key = secret(2)
+            answers.set_private_key(key)
+            port = answers.up()
+            asks.engine.up()
+            Userspace(answers, ("10.9.0.2", "fd09::2"))
+            answers.set_peer(asks.public, allowed_ips=("10.9.0.1/32",))
+            asks.engine.set_peer(
+                x25519_public(key),
+                endpoint=Endpoint("127.0.0.1", port),
+                allowed_ips=("10.9.0.2/32",),
+            )
+            ends = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
+            request = ip_packet(*ends, ICMP, echo_message(8, 7, b"are you there"))
+            asks.inner.settimeout(5)
+            asks.inner.send(request)
+            reply = asks.inner.recv(2048)
+            assert reply[20:] == answer(request)[20:]  # type: ignore[index]
+            assert reply[12:20] == request[16:20] + request[12:16]
+        finally:
+            answers.stop()
+
+
+def test_2_bytes_pass_in_both_directions_with_half_close(pair: Pair) -> None:
+    data = os.urandom(3_000_000)
+    with tcp_server(echo) as target:
+        pair.right.stack.forward_tcp(80, target)
+        for host in (pair.right.v4, pair.right.v6):
+            with pair.left.dial(host, 80, early=data[:100_000]) as ours:
+
+                def send(ours: socket.socket = ours) -> None:
+                    ours.sendall(data[100_000:])
+                    ours.shutdown(socket.SHUT_WR)
+
+                thread = threading.Thread(target=send)
+                thread.start()
+                got = read_all(ours)
+                thread.join()
+            assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+    # The listener is left.
+    wait_until(lambda: (pair.left.flows(), pair.right.flows()) == (0, 1))
+
+
+def test_3_a_slow_reader_stops_the_sender(pair: Pair) -> None:
+    sent = []
+
+    def pour(connection: socket.socket) -> None:
+        connection.settimeout(0.5)
+        total = 0
+        try:
+            while total < 64 << 20:
+                total += connection.send(bytes(65536))
+        except TimeoutError:
+            pass
+        sent.append(total)
+        connection.settimeout(20)
+
+    with tcp_server(pour) as target:
+        pair.right.stack.forward_tcp(80, target)
+        with pair.left.dial(pair.right.v4, 80) as ours:
+            wait_until(lambda: sent, 20)
+            assert sent[0] < 32 << 20
+            assert len(read_all(ours)) == sent[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "host", "port", "error"),
+    [
+        (1, "10.9.0.2", 81, errno.ECONNREFUSED),
+        (2, "fd09::2", 81, errno.ECONNREFUSED),
+        (3, "10.9.0.99", 80, errno.EHOSTUNREACH),
+    ],
+)
+def test_4_dials_that_fail(pair: Pair, number: int, host: str, port: int, error: int) -> None:
+    assert pair.left.result(pair.left.stack.dial_tcp(host, port)) == error
+    assert pair.left.flows() == 0
+
+
+def talk_until_reset(pair: Pair) -> None:
+    with pair.left.dial(pair.right.v4, 80) as ours:
+        while True:
+            ours.sendall(b"x" * 1000)
+            assert not ours.recv(100)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_5_a_forward_to_a_closed_port_resets(pair: Pair) -> None:
+    free = socket.create_server(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+    free.close()
+    pair.right.stack.forward_tcp(80, Endpoint("127.0.0.1", port))
+    # It may come before the dial is known, before the splice, or behind it.
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        talk_until_reset(pair)
+    wait_until(lambda: (pair.left.flows(), pair.right.flows()) == (0, 1))
+
+
+def test_6_a_reset_at_one_end_is_one_at_the_other(pair: Pair) -> None:
+    seen = threading.Event()
+
+    def wait_for_reset(connection: socket.socket) -> None:
+        connection.sendall(b"ready")
+        try:
+            connection.recv(100)
+        except ConnectionResetError:
+            seen.set()
+
+    with tcp_server(wait_for_reset) as target:
+        pair.right.stack.forward_tcp(80, target)
+        flow = pair.left.stack.dial_tcp(pair.right.v4, 80)
+        assert pair.left.result(flow) == 0
+        ours, theirs = socket.socketpair()
+        pair.left.stack.splice(flow, theirs.detach())
+        assert ours.recv(100) == b"ready"
+        pair.left.stack.close(flow)
+        assert seen.wait(5)
+        ours.close()
+
+
+def test_7_the_host_is_not_reachable_without_a_forward(pair: Pair) -> None:
+    with tcp_server(echo) as target:
+        assert (
+            pair.left.result(pair.left.stack.dial_tcp(pair.right.v4, target.port))
+            == errno.ECONNREFUSED
+        )
+
+
+def test_8_connections_come_and_go_without_a_leak(pair: Pair) -> None:
+    before = descriptors()
+    with tcp_server(echo) as target:
+        pair.right.stack.forward_tcp(80, target)
+        for _ in range(20):
+            flows = [pair.left.stack.dial_tcp(pair.right.v4, 80) for _ in range(50)]
+            ends = []
+            for flow in flows:
+                assert pair.left.result(flow) == 0
+                ours, theirs = socket.socketpair()
+                ours.settimeout(20)
+                pair.left.stack.splice(flow, theirs.detach(), b"early")
+                ends.append(ours)
+            for ours in ends:
+                ours.shutdown(socket.SHUT_WR)
+            for ours in ends:
+                assert read_all(ours) == b"early"
+                ours.close()
+        wait_until(lambda: (pair.left.flows(), pair.right.flows()) == (0, 1))
+        wait_until(lambda: descriptors() <= before + 1)
+
+
+def test_9_stop_closes_open_flows() -> None:
+    with tcp_server(echo) as target, Pair() as pair:
+        pair.right.stack.forward_tcp(80, target)
+        ours = pair.left.dial(pair.right.v4, 80)
+        ours.sendall(b"hello")
+        assert ours.recv(100) == b"hello"
+        pair.left.engine.stop()
+        assert ours.recv(100) == b""
+        ours.close()
+
+
+def test_10_memory_comes_out_of_the_limit() -> None:
+    engine = Engine(memory_limit_bytes=1 << 20)
+    engine.start()
+    try:
+        with pytest.raises(ValueError, match="memory_limit_bytes"):
+            Userspace(engine, ("10.9.0.1",))
+    finally:
+        engine.stop()
+    with Pair(memory=8 << 20) as pair:
+        used = pair.left.engine.statistics()["memory_bytes"]
+        used += pair.left.stack.statistics()["memory_bytes"]
+        assert used <= 8 << 20
+
+
+def test_11_a_reset_local_client_resets_the_tunnel_side(pair: Pair) -> None:
+    seen = threading.Event()
+
+    def wait_for_reset(connection: socket.socket) -> None:
+        connection.sendall(b"ready")
+        try:
+            while connection.recv(100):
+                pass
+        except ConnectionResetError:
+            seen.set()
+
+    with tcp_server(wait_for_reset) as target, socket.create_server(("127.0.0.1", 0)) as server:
+        pair.right.stack.forward_tcp(80, target)
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        flow = pair.left.stack.dial_tcp(pair.right.v4, 80)
+        assert pair.left.result(flow) == 0
+        pair.left.stack.splice(flow, accepted.detach())
+        assert client.recv(100) == b"ready"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        assert seen.wait(5)
