@@ -54,7 +54,6 @@ from cext.engine.core cimport (
     core_create,
     core_destroy,
     core_memory_bytes,
-    engine_core,
     engine_event,
     event_take,
 )

@@ -5,10 +5,9 @@
 import os
 from ipaddress import ip_address
 
-from libc.errno cimport ENODEV
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AS_STRING
 
