@@ -48,8 +48,12 @@ def test_a_wrong_script_fails(tmp_path: Path) -> None:
         packetdrill.run(wrong)
 
 
-@pytest.mark.parametrize("path", sorted(KERNEL.glob("*.pkt")), ids=lambda p: p.stem)
-def test_kernel_scripts(path: Path) -> None:
-    if path.stem in SKIPPED:
-        pytest.skip(SKIPPED[path.stem])
-    packetdrill.run(path)
+def kernel_scripts() -> list[Path]:
+    return [path for path in sorted(KERNEL.glob("*.pkt")) if path.stem not in SKIPPED]
+
+
+if KERNEL.is_dir():
+
+    @pytest.mark.parametrize("path", kernel_scripts(), ids=lambda p: p.stem)
+    def test_kernel_scripts(path: Path) -> None:
+        packetdrill.run(path)
