@@ -131,8 +131,9 @@ def first_boot(board: Board, firmware: Firmware, flash: Path, net: Networks, pee
         key = str(seen["interface"]["public_key"])
         if len(base64.b64decode(key)) != 32:
             raise Failure(f"no identity: {key!r}")
-        mode = router.shell("stat -c %a /var/lib/wantastic /var/lib/wantastic/*").split()
-        if set(mode) - {"700", "600"}:
+        listed = router.shell("stat -c %a /var/lib/wantastic /var/lib/wantastic/*")
+        mode = re.findall(r"(?m)^(\d{3,4})$", listed)
+        if not mode or set(mode) - {"700", "600"}:
             raise Failure(f"the state folder is readable by others: {mode}")
         modules = router.shell("cat /proc/modules")
         if "wireguard" in modules or ("tun " in modules and seen["interface"]["mode"] != "tun"):

@@ -1,7 +1,8 @@
 """Checks a finished executable against what is promised of it, and prints its figures.
 
-Static (no interpreter, no dynamic section), no path of the build machine inside, runs in an empty
-folder as its root, size below the budget; where this machine can run it, start-up and memory too.
+Static (no interpreter, no dynamic section), no path of the build machine inside, runs in a folder
+with nothing but /proc as its root, size below the budget; where this machine can run it, start-up
+and memory too.
 Emulated CPUs are only checked for running: their times and memory are the emulator's.
 """
 
@@ -27,7 +28,8 @@ PT_DYNAMIC, PT_INTERP = 2, 3
 STARTS = 15
 SETTLE_S = 6.0
 MB = 1_000_000
-# (cpu, transport) -> most bytes of `xz -9e`; other CPUs have the transport's number.
+# Most bytes of `xz -9e`. 64-bit code is larger, and the flash beside it too.
+WIDE_EXTRA = MB // 2
 XZ_BUDGET = {"grpcio": 7 * MB, "slim": 4 * MB}
 RSS_BUDGET_KB = {"grpcio": 34_000, "slim": 24_000}
 VERSION_BUDGET_MS = 60.0
@@ -91,18 +93,22 @@ def faults(path: Path, private: str) -> Iterator[str]:
 
 
 def run_alone(path: Path, arch: Arch) -> str:
-    """Run `-version` with an empty folder as the root; return what it prints."""
+    """Run `-version` with a folder as the root that has only /proc; return what it prints.
+
+    /proc is needed: the program asks it where it is itself.
+    """
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy2(path, Path(folder) / "wantasticd")
+        (Path(folder) / "proc").mkdir()
         command = ["/wantasticd", "-version"]
         for program in emulator(arch):
             shutil.copy2(program, Path(folder) / "qemu")
             command.insert(0, "/qemu")
-        done = subprocess.run(
-            ["chroot", folder, *command], capture_output=True, text=True, check=False
-        )
+        script = 'mount --bind /proc "$0/proc" && exec chroot "$0" "$@"'
+        alone = ["unshare", "--mount", "sh", "-c", script, folder, *command]
+        done = subprocess.run(alone, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"in an empty folder it ends with {done.returncode}: {done.stderr}")
+        raise RuntimeError(f"alone in a folder it ends with {done.returncode}: {done.stderr}")
     return done.stdout.strip()
 
 
@@ -123,7 +129,7 @@ def idle_rss_kb(path: Path) -> dict[str, int]:
         text = {
             "private_key": "",
             "state_dir": f"{folder}/state",
-            "interface": {"mode": "userspace", "addresses": ["10.98.0.2/32"], "listen_port": 0},
+            "interface": {"mode": "tun", "addresses": ["10.98.0.2/32"], "listen_port": 0},
             "server": {"endpoint": "127.0.0.1:9", "public_key": f"{'A' * 42}E="},
         }
         config.write_text(json.dumps(text))
@@ -144,13 +150,18 @@ def idle_rss_kb(path: Path) -> dict[str, int]:
     return {row[0].rstrip(":"): int(row[1]) for row in rows}
 
 
+def xz_budget(arch: Arch, transport: str) -> int:
+    """Return how many bytes the packed executable may have."""
+    return XZ_BUDGET[transport] + (WIDE_EXTRA if transport == "slim" and arch.bits == 64 else 0)
+
+
 def figures(path: Path, arch: Arch, transport: str) -> list[Figure]:
     """Return everything that is measured."""
     data = path.read_bytes()
     packed = len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
     found = [
         Figure("size", len(data), "bytes"),
-        Figure("size xz -9e", packed, "bytes", XZ_BUDGET[transport]),
+        Figure("size xz -9e", packed, "bytes", xz_budget(arch, transport)),
     ]
     if arch.name == platform.machine():
         found.append(Figure("-version", start_ms(path), "ms", VERSION_BUDGET_MS))
