@@ -1,0 +1,236 @@
+"""SOCKS5, HTTP proxy and forwards over two engines on loopback, with curl and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cext.engine.engine import Endpoint
+from tests.support.userspace_pair import Node, Pair, echo, tcp_server
+from wantastic.config.model import DnsConfig, DnsServer, HostPort
+from wantastic.device.userspace import TunnelNet
+from wantastic.proxy.credentials import Credentials
+from wantastic.proxy.names import Names, make_query, parse_answer
+from wantastic.proxy.servers import Dialler, ForwardListener, HttpListener, Socks5Listener
+from wantastic.proxy.target import Target
+
+PAGE = os.urandom(40_000).hex().encode()
+
+
+def web(connection: socket.socket) -> None:
+    """Answer one request with PAGE."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(4096)
+    assert head.startswith(b"GET /page HTTP/1.1\r\n"), head
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PAGE) + PAGE)
+
+
+def dns(connection: socket.socket) -> None:
+    """Answer one question over TCP: web.corp.example is 10.9.0.2."""
+    size = int.from_bytes(connection.recv(2), "big")
+    query = connection.recv(size)
+    known = b"\x03web\x04corp\x07example\0" in query and query[-4:-2] == b"\0\x01"
+    record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + bytes((10, 9, 0, 2))
+    answer = query[:2] + struct.pack("!5H", 0x8180, 1, known, 0, 0) + query[12:]
+    answer += record if known else b""
+    connection.sendall(len(answer).to_bytes(2, "big") + answer)
+
+
+class Setup:
+    """The near node's proxies."""
+
+    def __init__(self, pair: Pair, net: TunnelNet) -> None:
+        self.pair = pair
+        self.net = net
+        self.names = Names(net)
+        self.dialler = Dialler(net, self.names)
+
+
+class LeftNet(TunnelNet):
+    """TunnelNet over a node that has its netstack already."""
+
+    def __init__(self, node: Node) -> None:
+        self.stack = node.stack
+        self.addresses = (node.v4, node.v6)
+        self._waiting = {}
+
+
+@asynccontextmanager
+async def setup() -> AsyncIterator[Setup]:
+    with Pair() as pair:
+        net = LeftNet(pair.left)
+
+        def readable() -> None:
+            for event in pair.left.engine.events():
+                net.on_event(event)
+
+        loop, fd = asyncio.get_running_loop(), pair.left.engine.event_fd
+        loop.add_reader(fd, readable)
+        try:
+            yield Setup(pair, net)
+        finally:
+            loop.remove_reader(fd)
+
+
+def run(test: Callable[[Setup], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with setup() as made, asyncio.timeout(50):
+            await test(made)
+
+    asyncio.run(main())
+
+
+async def curl(*arguments: str) -> tuple[int, bytes]:
+    if not shutil.which("curl"):
+        pytest.skip("needs curl")
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-sS", "-m", "20", *arguments, stdout=-1, stderr=-2
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output
+
+
+def test_1_curl_by_socks5_and_http() -> None:
+    async def test(made: Setup) -> None:
+        with tcp_server(web) as target, tcp_server(dns) as resolver:
+            made.pair.right.stack.forward_tcp(80, target)
+            made.pair.right.stack.forward_tcp(53, resolver)
+            made.names.use(DnsConfig(servers=(DnsServer(HostPort("10.9.0.2", 53)),)))
+            socks = Socks5Listener(made.dialler, "127.0.0.1", 0, None)
+            proxy = HttpListener(made.dialler, "127.0.0.1", 0, None)
+            by_socks = f"127.0.0.1:{socks.port}"
+            by_http = f"http://127.0.0.1:{proxy.port}"
+            for arguments in (
+                ("--socks5", by_socks, "http://10.9.0.2/page"),
+                ("--socks5", by_socks, "http://[fd09::2]/page"),
+                ("--socks5-hostname", by_socks, "http://web.corp.example/page"),
+                ("-x", by_http, "http://10.9.0.2/page"),
+                ("-x", by_http, "http://web.corp.example/page"),
+                ("-p", "-x", by_http, "http://[fd09::2]/page"),
+            ):
+                assert await curl(*arguments) == (0, PAGE), arguments
+            # 7: the server said no; 97: SOCKS said so.
+            status, _ = await curl("--socks5", by_socks, "http://10.9.0.2:81/")
+            assert status in (7, 97)
+            status, text = await curl("--socks5-hostname", by_socks, "http://no.corp.example/")
+            assert status in (7, 97), text
+            status, text = await curl("-x", by_http, "-i", "http://10.9.0.2:81/")
+            assert b"502 Bad Gateway" in text
+            status, text = await curl("-x", by_http, "-i", "http://127.0.0.1:1/")
+            assert b"403 Forbidden" in text
+            await socks.close()
+            await proxy.close()
+
+    run(test)
+
+
+def test_2_credentials() -> None:
+    async def test(made: Setup) -> None:
+        with tcp_server(web) as target:
+            made.pair.right.stack.forward_tcp(80, target)
+            login = Credentials("me", "secret")
+            socks = Socks5Listener(made.dialler, "127.0.0.1", 0, login)
+            proxy = HttpListener(made.dialler, "127.0.0.1", 0, login)
+            url, at = "http://10.9.0.2/page", f"127.0.0.1:{socks.port}"
+            good = await curl("--socks5", at, "--proxy-user", "me:secret", url)
+            assert good == (0, PAGE)
+            assert (await curl("--socks5", at, "--proxy-user", "me:wrong", url))[0] == 97
+            assert (await curl("--socks5", at, url))[0] == 97
+            at = f"http://127.0.0.1:{proxy.port}"
+            assert await curl("-x", at, "--proxy-user", "me:secret", url) == (0, PAGE)
+            _, text = await curl("-i", "-x", at, url)
+            assert b"407" in text
+            await socks.close()
+            await proxy.close()
+
+    run(test)
+
+
+def test_3_bytes_pass_exactly_with_half_close() -> None:
+    data = os.urandom(4_000_000)
+
+    async def test(made: Setup) -> None:
+        with tcp_server(echo) as target:
+            made.pair.right.stack.forward_tcp(7, target)
+            socks = Socks5Listener(made.dialler, "127.0.0.1", 0, None)
+            forward = ForwardListener(made.dialler, "127.0.0.1", 0, Target("10.9.0.2", 7))
+            # The first bytes come together with the request.
+            request = b"\x05\x01\x00\x05\x01\x00\x01" + bytes((10, 9, 0, 2, 0, 7))
+            for port, before, reply in (
+                (socks.port, request, b"\x05\x00\x05\x00\x00\x01" + bytes(6)),
+                (forward.port, b"", b""),
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(before + data)
+                writer.write_eof()
+                assert await reader.readexactly(len(reply)) == reply
+                got = await reader.read(-1)
+                assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+                writer.close()
+            await socks.close()
+            await forward.close()
+
+    run(test)
+
+
+def test_4_streams_of_our_own() -> None:
+    async def test(made: Setup) -> None:
+        with tcp_server(echo) as target:
+            made.pair.right.stack.forward_tcp(7, target)
+            reader, writer = await made.net.open_connection("10.9.0.2", 7)
+            writer.write(b"hello")
+            writer.write_eof()
+            assert await reader.read(-1) == b"hello"
+            writer.close()
+            with pytest.raises(ConnectionRefusedError):
+                await made.net.open_connection("10.9.0.2", 8)
+            made.pair.right.engine.down()
+            with pytest.raises(TimeoutError):
+                await made.net.open_connection("10.9.0.2", 7, timeout_s=0.3)
+            assert made.net.stack.statistics()["flows"] <= 1
+
+    run(test)
+
+
+def test_5_a_server_that_hangs_up_while_clients_open() -> None:
+    async def test(made: Setup) -> None:
+        made.pair.right.stack.forward_tcp(7, Endpoint("127.0.0.1", 1))
+        socks = Socks5Listener(made.dialler, "127.0.0.1", 0, None)
+        for message in (b"", b"\x04", b"\x05\x01\x00", b"\x05\x00", os.urandom(100)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", socks.port)
+            writer.write(message)
+            writer.write_eof()
+            await asyncio.wait_for(reader.read(-1), 5)
+            writer.close()
+        await socks.close()
+        assert made.net.stack.statistics()["flows"] == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("number", "change"),
+    [
+        (1, lambda m: m[:20]),
+        (2, lambda m: b"\0\0" + m[2:]),
+        (3, lambda m: m[:-2]),
+        (4, lambda m: m[:3] + b"\x82" + m[4:]),
+        (5, lambda m: m[:2] + b"\x01" + m[3:]),
+    ],
+)
+def test_6_answers_that_are_none(number: int, change: Callable[[bytes], bytes]) -> None:
+    query = make_query(0x1234, "a.example", 1)
+    record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 7, 4) + bytes((10, 0, 0, 1))
+    good = query[:2] + struct.pack("!5H", 0x8180, 1, 1, 0, 0) + query[12:] + record
+    assert parse_answer(good, query) == (["10.0.0.1"], 7)
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_answer(change(good), query)

@@ -1,0 +1,104 @@
+"""Connections into the tunnel for asyncio: dial, then a stream or a descriptor handed over.
+
+    dial() -> flow id -> splice(flow, socket)      the native thread moves the bytes
+                      -> open_connection()         the same, into a socket pair of ours
+
+A dial ends by EVENT_DIALLED, which the owner of the engine's events passes to
+on_event(). A dial that nobody waits for any more is closed when its result comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from cext.engine.engine import EVENT_DIALLED, Endpoint, EngineStopped
+from cext.engine.userspace import Userspace
+
+if TYPE_CHECKING:
+    from cext.engine.engine import Engine, Event
+
+DIAL_TIMEOUT_S = 30.0
+
+
+class TunnelNet:
+    """The netstack of a running engine."""
+
+    def __init__(self, engine: Engine, addresses: tuple[str, ...]) -> None:
+        self.stack = Userspace(engine, addresses)
+        self.addresses = addresses
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+
+    def set_addresses(self, addresses: tuple[str, ...]) -> None:
+        """Replace our addresses in the tunnel."""
+        if addresses != self.addresses:
+            self.stack.set_addresses(addresses)
+            self.addresses = addresses
+
+    def on_event(self, event: Event) -> None:
+        """Tell those who wait how their dials ended."""
+        if event.kind != EVENT_DIALLED:
+            return
+        for flow, error in self.stack.dialled():
+            waiter = self._waiting.pop(flow, None)
+            if waiter is None or waiter.done():
+                if not error:
+                    self.stack.close(flow)
+            elif error:
+                waiter.set_exception(OSError(error, os.strerror(error)))
+            else:
+                waiter.set_result(None)
+
+    async def dial(self, host: str, port: int, timeout_s: float = DIAL_TIMEOUT_S) -> int:
+        """Connect to an address in the tunnel; return the flow for splice() or close().
+
+        OSError tells why not: ECONNREFUSED, EHOSTUNREACH, ETIMEDOUT, ENOBUFS and others.
+        """
+        flow = self.stack.dial_tcp(host, port)
+        waiter = self._waiting[flow] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            self._abandon(flow)
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+        except asyncio.CancelledError:
+            self._abandon(flow)
+            raise
+        return flow
+
+    def _abandon(self, flow: int) -> None:
+        self._waiting.pop(flow, None)
+        self.close(flow)
+
+    def splice(self, flow: int, connection: socket.socket, early: bytes = b"") -> None:
+        """Hand a stream socket over to the native thread, which owns it from here on."""
+        self.stack.splice(flow, connection.detach(), early)
+
+    def close(self, flow: int) -> None:
+        """Reset a connection or end a forward; nothing when it is gone already."""
+        try:
+            self.stack.close(flow)
+        except EngineStopped:
+            return
+
+    def forward_tcp(self, port: int, host: str, target_port: int) -> int:
+        """Let connections to a port of our tunnel addresses reach one of the host's."""
+        return self.stack.forward_tcp(port, Endpoint(host, target_port))
+
+    async def open_connection(
+        self, host: str, port: int, timeout_s: float = DIAL_TIMEOUT_S
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to an address in the tunnel; return streams as asyncio's do."""
+        flow = await self.dial(host, port, timeout_s)
+        ours, theirs = socket.socketpair()
+        try:
+            self.splice(flow, theirs)
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        return await asyncio.open_connection(sock=ours)

@@ -1,0 +1,228 @@
+"""Listeners on the host whose connections end in the tunnel: SOCKS5, HTTP proxy, forwards.
+
+    accept -> [opening: parse the request] -> resolve -> dial -> answer -> splice
+
+Python sees a connection until its bytes flow; from then on the native thread owns the
+descriptor. At most MAX_OPENING connections are between accept and splice, each for at
+most OPENING_S; beyond that the oldest that still asks is the client's to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from wantastic.device.userspace import TunnelNet
+from wantastic.proxy import http, socks5
+from wantastic.proxy.credentials import Credentials
+from wantastic.proxy.names import Names
+from wantastic.proxy.opening import State
+from wantastic.proxy.target import Target
+
+MAX_OPENING = 256
+OPENING_S = 30.0
+BACKLOG = 256
+READ_BYTES = 16 * 1024
+# A failing accept() (no descriptors left) must not become a busy loop.
+PAUSE_S = 0.1
+
+NOWHERE = Target("0.0.0.0", 0)
+SOCKS_REPLIES = {
+    errno.ECONNREFUSED: socks5.Reply.CONNECTION_REFUSED,
+    errno.EHOSTUNREACH: socks5.Reply.HOST_UNREACHABLE,
+    errno.ETIMEDOUT: socks5.Reply.HOST_UNREACHABLE,
+    errno.ENETUNREACH: socks5.Reply.NETWORK_UNREACHABLE,
+    errno.EACCES: socks5.Reply.NOT_ALLOWED,
+}
+HTTP_REFUSALS = {
+    errno.ETIMEDOUT: http.Refusal.TIMEOUT,
+    errno.ENOBUFS: http.Refusal.BUSY,
+    errno.EMFILE: http.Refusal.BUSY,
+    errno.EACCES: http.Refusal.FORBIDDEN,
+}
+
+
+class Dialler:
+    """From a target to a connection in the tunnel."""
+
+    def __init__(self, net: TunnelNet, names: Names) -> None:
+        self.net = net
+        self.names = names
+
+    async def addresses(self, target: Target) -> tuple[str, ...]:
+        """Return where a target is; OSError for what nobody may reach this way."""
+        found = (target.host,) if target.address else await self.names.resolve(target.host)
+        good = tuple(a for a in found if is_allowed(a))
+        if not good:
+            raise OSError(errno.EACCES, f"{target.host} is no address of a tunnel")
+        return good
+
+    async def dial(self, target: Target) -> int:
+        """Connect to the first address that answers; OSError of the last one otherwise."""
+        failed = OSError(errno.EHOSTUNREACH, "no address")
+        for address in await self.addresses(target):
+            try:
+                return await self.net.dial(address, target.port)
+            except OSError as error:
+                failed = error
+        raise failed
+
+
+def is_allowed(text: str) -> bool:
+    """Return whether an address can be one host in a tunnel."""
+    address = ipaddress.ip_address(text)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return not (mapped or address.is_loopback or address.is_multicast or address.is_unspecified)
+
+
+class Listener(ABC):
+    """A listening socket of the host; each of its connections is carried into the tunnel."""
+
+    def __init__(self, dialler: Dialler, host: str, port: int) -> None:
+        self._dialler = dialler
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+
+    @property
+    def port(self) -> int:
+        """The port as bound."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Stop listening; what is open stays."""
+        tasks = [self._accepting, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._socket.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._socket)
+            except OSError:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if len(self._tasks) >= MAX_OPENING:
+                connection.close()
+                continue
+            task = loop.create_task(self._carry(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(OPENING_S):
+                await self.open(connection)
+
+    @abstractmethod
+    async def open(self, connection: socket.socket) -> None:
+        """Do what precedes the flow of bytes, then splice; or return, and it is closed."""
+
+
+class ForwardListener(Listener):
+    """A port of the host that is one in the tunnel."""
+
+    def __init__(self, dialler: Dialler, host: str, port: int, target: Target) -> None:
+        super().__init__(dialler, host, port)
+        self._target = target
+
+    async def open(self, connection: socket.socket) -> None:
+        flow = await self._dialler.dial(self._target)
+        self._dialler.net.splice(flow, connection)
+
+
+async def _receive_request(
+    connection: socket.socket, opening: socks5.Socks5Server | http.HttpProxy
+) -> socks5.Request | http.Request | None:
+    """Read until there is a request; None when there will be none."""
+    loop = asyncio.get_running_loop()
+    while True:
+        data = await loop.sock_recv(connection, READ_BYTES)
+        if not data:
+            return None
+        request = opening.receive(data)
+        await loop.sock_sendall(connection, opening.data_to_send())
+        if request is not None:
+            return request
+        if opening.state is State.CLOSED:
+            connection.shutdown(socket.SHUT_WR)
+            return None
+
+
+class Socks5Listener(Listener):
+    """A SOCKS5 server (RFC 1928)."""
+
+    def __init__(
+        self, dialler: Dialler, host: str, port: int, credentials: Credentials | None
+    ) -> None:
+        super().__init__(dialler, host, port)
+        self._credentials = credentials
+        # Set by who can: serves UDP ASSOCIATE until the control connection ends.
+        self.associate: Callable[[socket.socket, socks5.Socks5Server], object] | None = None
+
+    async def open(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        opening = socks5.Socks5Server(self._credentials)
+        request = await _receive_request(connection, opening)
+        if not isinstance(request, socks5.Request):
+            return
+        if request.command is not socks5.Command.CONNECT:
+            opening.refuse(socks5.Reply.COMMAND_NOT_SUPPORTED)
+            await loop.sock_sendall(connection, opening.data_to_send())
+            return
+        try:
+            flow = await self._dialler.dial(request.target)
+        except OSError as error:
+            reply = SOCKS_REPLIES.get(error.errno or 0, socks5.Reply.GENERAL_FAILURE)
+            opening.refuse(reply)
+            await loop.sock_sendall(connection, opening.data_to_send())
+            return
+        try:
+            opening.accept(NOWHERE)
+            await loop.sock_sendall(connection, opening.data_to_send())
+        except BaseException:
+            self._dialler.net.close(flow)
+            raise
+        self._dialler.net.splice(flow, connection, opening.rest())
+
+
+class HttpListener(Listener):
+    """An HTTP proxy: CONNECT, and requests in absolute form."""
+
+    def __init__(
+        self, dialler: Dialler, host: str, port: int, credentials: Credentials | None
+    ) -> None:
+        super().__init__(dialler, host, port)
+        self._credentials = credentials
+
+    async def open(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        opening = http.HttpProxy(self._credentials)
+        request = await _receive_request(connection, opening)
+        if not isinstance(request, http.Request):
+            return
+        try:
+            flow = await self._dialler.dial(request.target)
+        except OSError as error:
+            opening.refuse(HTTP_REFUSALS.get(error.errno or 0, http.Refusal.FAILED))
+            await loop.sock_sendall(connection, opening.data_to_send())
+            connection.shutdown(socket.SHUT_WR)
+            return
+        try:
+            opening.accept()
+            await loop.sock_sendall(connection, opening.data_to_send())
+        except BaseException:
+            self._dialler.net.close(flow)
+            raise
+        self._dialler.net.splice(flow, connection, request.first + opening.rest())
