@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ChaCha20-Poly1305 and X25519 by OpenSSL's libcrypto. */
 #ifndef WT_CRYPTO_NO_OPENSSL
+#include <openssl/core_names.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <stdlib.h>
 #include <threads.h>
 
@@ -181,10 +183,34 @@ const struct aead_variant aead_openssl = {
 	.open = openssl_open,
 };
 
+/*
+ * A private key as EVP wants it.  EVP_PKEY_new_raw_private_key() would compute
+ * the public key as well, which costs as much as the Diffie-Hellman does and is
+ * not used by it: any 32 bytes stand in for it.
+ */
+static EVP_PKEY *private_key(const uint8_t *secret, const uint8_t *stand_in)
+{
+	EVP_PKEY_CTX *c = EVP_PKEY_CTX_new_from_name(NULL, "X25519", NULL);
+	EVP_PKEY *key = NULL;
+	OSSL_PARAM params[] = {
+		OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PRIV_KEY, (void *)(uintptr_t)secret,
+						  X25519_LEN),
+		OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY,
+						  (void *)(uintptr_t)stand_in, X25519_LEN),
+		OSSL_PARAM_construct_end(),
+	};
+
+	if (!c || EVP_PKEY_fromdata_init(c) <= 0 ||
+	    EVP_PKEY_fromdata(c, &key, EVP_PKEY_KEYPAIR, params) <= 0)
+		key = NULL;
+	EVP_PKEY_CTX_free(c);
+	return key;
+}
+
 bool x25519(uint8_t out[X25519_LEN], const uint8_t secret[X25519_LEN],
 	    const uint8_t point[X25519_LEN])
 {
-	EVP_PKEY *own = EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, NULL, secret, X25519_LEN);
+	EVP_PKEY *own = private_key(secret, point);
 	EVP_PKEY *peer = EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, NULL, point, X25519_LEN);
 	EVP_PKEY_CTX *c = own ? EVP_PKEY_CTX_new(own, NULL) : NULL;
 	uint8_t shared[X25519_LEN] = { 0 };
