@@ -216,6 +216,8 @@ cdef bint make_initiation(wg_device *dev, uint64_t now_ns, wg_peer *peer,
         return False
     if (peer.last_handshake_sent_ns
             and now_ns - peer.last_handshake_sent_ns < REKEY_TIMEOUT_NS):
+        # We answered an initiation since this one was asked for: ask again later.
+        request_handshake(dev, now_ns, peer, True)
         return False
     peer_forget_handshake(dev, peer)
     next_timestamp(dev, now_ns, peer, timestamp)

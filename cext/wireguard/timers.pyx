@@ -356,8 +356,9 @@ cdef void run(wg_device *dev, uint64_t now_ns, wg_peer *peer) noexcept nogil:
 
 
 cdef uint64_t wg_poll_at(const wg_device *dev) noexcept nogil:
-    # Work that a configuration call left behind waits for nothing.
-    if (dev.outbox_ring.count or dev.queue_ring.count
+    # Work that a configuration call left behind waits for nothing, and the memory of
+    # removed peers not for a timer that may never be set.
+    if (dev.outbox_ring.count or dev.queue_ring.count or dev.dead != NULL
             or dev.lists[LIST_TRANSMIT].first != NULL
             or dev.lists[LIST_READY].first != NULL):
         return 0

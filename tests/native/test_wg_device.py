@@ -120,6 +120,35 @@ def test_removing_a_peer_forgets_everything_of_it(pair: Pair) -> None:
     assert device.memory_bytes() - before < 1000
 
 
+def test_the_memory_of_removed_peers_waits_for_no_timer() -> None:
+    device = Device()
+    device.add_peer(bytes([1] * 32))
+    device.remove_peer(bytes([1] * 32))
+    before = device.memory_bytes()
+    assert device.poll_at() == 0
+    device.advance(START_NS)
+    assert device.poll_at() is None
+    assert device.memory_bytes() < before
+
+
+def test_an_initiation_that_an_answer_overtakes_is_made_later() -> None:
+    pair = Pair()
+    alice, bob = pair.alice.device, pair.bob.device
+    assert alice.send(pair.now_ns, packet("10.0.0.1", "10.0.0.2")) is None
+    bob.initiate(pair.now_ns, pair.alice.public)
+    [(initiation, _)] = bob.outgoing(pair.now_ns)
+    alice.receive(pair.now_ns, initiation, pair.bob.endpoint)
+    alice.process_handshakes(pair.now_ns)
+    [(answer, _)] = alice.outgoing(pair.now_ns)
+    assert kind(answer) == 2, "the answer, and no initiation within the same 5 s"
+    # Lost: so the packet that waits needs a handshake of its own.
+    at_ns = alice.poll_at()
+    assert at_ns is not None
+    assert 5 * SECOND <= at_ns - pair.now_ns < 5.4 * SECOND
+    alice.advance(at_ns)
+    assert [kind(sent) for sent, _ in alice.outgoing(at_ns)] == [1]
+
+
 def test_a_removed_peers_response_does_not_leave(pair: Pair) -> None:
     pair.run(6 * SECOND)
     bob, alice = pair.bob.device, pair.alice.device
