@@ -12,6 +12,7 @@ See https://www.wireguard.com/xplatform/.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # `wg` writes a whole device in one request: room for some ten thousand peers.
 MAX_REQUEST_BYTES = 8 << 20
 MAX_LINE_BYTES = 512
+# Shorter than a key, which has digits or capitals besides.
+_NAME = re.compile("[a-z_]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,11 @@ Request: TypeAlias = Get | Set | Bad
 def _key(text: str) -> bytes:
     if len(text) != 2 * KEY_BYTES:
         raise ValueError("not a key")
-    return bytes.fromhex(text)
+    key = bytes.fromhex(text)
+    # fromhex() skips blanks.
+    if len(key) != KEY_BYTES:
+        raise ValueError("not a key")
+    return key
 
 
 def _number(text: str, top: int) -> int:
@@ -178,15 +185,19 @@ PEER_LINES: dict[str, Callable[[PeerSet, str], None]] = {
 }
 
 
+def told(name: str) -> str:
+    """Return what may be told of a refused line: its name, unless that may be a key itself."""
+    return name if _NAME.fullmatch(name) else "no name of a setting"
+
+
 def parse_set(lines: list[str]) -> Set | Bad:
     """Return what a set request's lines ask for, without the `set=1`."""
     request = Set()
     for line in lines:
         name, equals, value = line.partition("=")
-        # The line may hold a key: only its name is ever told.
         try:
             if not equals:
-                return Bad(errno.EPROTO, name[:40])
+                return Bad(errno.EPROTO, told(name))
             if name == "public_key":
                 _public_key(request, value)
             elif request.peers and name in PEER_LINES:
@@ -194,9 +205,9 @@ def parse_set(lines: list[str]) -> Set | Bad:
             elif not request.peers and name in DEVICE_LINES:
                 DEVICE_LINES[name](request, value)
             else:
-                return Bad(errno.EINVAL, name[:40])
+                return Bad(errno.EINVAL, told(name))
         except ValueError:
-            return Bad(errno.EINVAL, name[:40])
+            return Bad(errno.EINVAL, told(name))
     return request
 
 
@@ -232,7 +243,7 @@ class Decoder:
             return Get()
         if lines[0] == "set=1":
             return parse_set(lines[1:])
-        return Bad(errno.EPROTO, lines[0].partition("=")[0][:40], fatal=True)
+        return Bad(errno.EPROTO, told(lines[0].partition("=")[0]), fatal=True)
 
 
 def render_errno(code: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from base64 import b64encode
 
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,8 @@ BAD = [
     (["listen_port=٣"], errno.EINVAL),
     (["private_key=00"], errno.EINVAL),
     (["private_key=" + "g" * 64], errno.EINVAL),
+    (["private_key=" + "00 " * 21 + "0"], errno.EINVAL),
+    ([f"public_key={'00' * 31}  "], errno.EINVAL),
     (["replace_peers=false"], errno.EINVAL),
     (["endpoint=1.2.3.4:5"], errno.EINVAL),
     ([BOB, "listen_port=1"], errno.EINVAL),
@@ -85,6 +88,16 @@ def test_a_wrong_line_refuses_the_whole_request(lines: list[str], code: int) -> 
 def test_a_refused_line_shows_no_key() -> None:
     found = parse_set([f"private_key={ALICE_PRIVATE.hex()}x"])
     assert found == Bad(errno.EINVAL, "private_key")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [ALICE_PRIVATE.hex(), b64encode(ALICE_PRIVATE).decode(), f"{ALICE_PRIVATE.hex()[:20]}=1"],
+)
+def test_a_key_that_is_out_of_place_is_not_told(line: str) -> None:
+    for found in (parse_set([line]), requests([f"{line}\n\n".encode()])[-1]):
+        assert isinstance(found, Bad)
+        assert found.line == "no name of a setting"
 
 
 def test_several_requests_on_one_stream() -> None:
