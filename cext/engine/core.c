@@ -91,6 +91,8 @@ void core_destroy(struct engine_core *core)
 	/* Decrypted packets are secrets too. */
 	if (core->in.area)
 		secret_erase(core->in.area, core->in.area_size);
+	if (core->out.area)
+		secret_erase(core->out.area, core->out.area_size);
 	if (core->out.packet)
 		secret_erase(core->out.packet, core->out.packet_capacity);
 	arena_release(&core->arena);
@@ -142,13 +144,19 @@ void core_take_congestion(uint8_t *packet)
 	}
 }
 
+/* Whether losing it does harm: nothing tells it a second time in time. */
+static bool is_vital(uint32_t kind)
+{
+	return kind == EVENT_TIMESTAMP_FLOOR || kind == EVENT_INNER_CLOSED;
+}
+
 bool event_put(struct event_ring *r, uint32_t kind, const uint8_t *public_key, uint64_t value)
 {
 	uint32_t written = atomic_load_explicit(&r->written, memory_order_relaxed);
 	uint32_t read = atomic_load_explicit(&r->read, memory_order_acquire);
 	struct engine_event *event = &r->slots[written % ENGINE_EVENTS];
 
-	if (written - read == ENGINE_EVENTS) {
+	if (written - read >= (is_vital(kind) ? ENGINE_EVENTS : ENGINE_EVENTS - EVENTS_VITAL)) {
 		r->lost++;
 		return false;
 	}

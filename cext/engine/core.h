@@ -53,6 +53,8 @@
 #define IN_GRO_SLOTS 8
 #define HANDSHAKES_PER_TURN 4
 #define ENGINE_EVENTS 256 /* a power of two */
+/* Slots that only the floor of timestamps and the end of the inner side may take. */
+#define EVENTS_VITAL 8
 /* ICMP errors to inner senders: this many at once, then this many a second. */
 #define ICMP_BURST 20
 #define ICMP_PER_SECOND 50

@@ -3,13 +3,20 @@
 """Segmentation and coalescing for tests; not part of the firmware executable."""
 
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 from cext.base.drops cimport drop_reason, drop_reason_name
-from cext.engine.core cimport core_outer_tos, core_take_congestion
+from cext.engine.core cimport (
+    core_outer_tos,
+    core_take_congestion,
+    engine_event,
+    event_put,
+    event_ring,
+    event_take,
+)
 from cext.engine.gro cimport (
     GRO_PACKETS_MAX,
     GRO_VECTORS_MAX,
@@ -18,6 +25,7 @@ from cext.engine.gro cimport (
     gro_vectors,
 )
 from cext.engine.gso cimport gso, gso_begin, gso_packet_len, gso_write
+from cext.host.loop cimport wake_close, wake_open
 from cext.host.tun cimport iovec
 from cext.wire.vnet cimport vnet_header
 
@@ -87,6 +95,26 @@ def coalesce(list packets, bint tcp=True, bint udp=True):
             free(batch.packets[i].data - 1)
         free(vectors)
         free(batch)
+
+
+def put_events(list kinds):
+    """Put events into a ring that nobody empties; return the kinds that found room."""
+    cdef event_ring *ring = <event_ring *>calloc(1, sizeof(event_ring))
+    cdef engine_event event
+    if ring == NULL:
+        raise MemoryError
+    wake_open(&ring.wake)
+    try:
+        for kind in kinds:
+            event_put(ring, kind, NULL, 0)
+        found = []
+        while event_take(ring, &event):
+            found.append(event.kind)
+        assert ring.lost == len(kinds) - len(found)
+        return found
+    finally:
+        wake_close(&ring.wake)
+        free(ring)
 
 
 def outer_tos(bytes packet):

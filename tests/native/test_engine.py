@@ -14,6 +14,7 @@ import pytest
 
 from cext.engine import engine as module
 from cext.engine.engine import Endpoint, Engine, EngineStopped
+from cext.engine.testing import put_events
 from tests.support import packets
 from tests.support.engine_pair import Host, Two, secret, wait_until
 from tests.support.packets import Segment
@@ -50,6 +51,12 @@ def test_traffic_both_ways(outer: int) -> None:
         assert (":" in status.endpoint.host) == (outer == 6)
         assert status.rx_bytes > 40 * 700
         assert status.last_handshake_unix_ns > 1_600_000_000 * 10**9
+
+
+def test_a_full_ring_of_events_has_room_for_what_must_not_be_lost() -> None:
+    noise, vital = module.EVENT_HANDSHAKE, [module.EVENT_TIMESTAMP_FLOOR, module.EVENT_INNER_CLOSED]
+    assert put_events([noise] * 300 + vital) == [noise] * 248 + vital
+    assert put_events(vital * 200) == vital * 128
 
 
 def test_a_lone_packet_leaves_at_once(two: tuple[Host, Host]) -> None:
