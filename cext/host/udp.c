@@ -13,7 +13,10 @@
 
 /* Times to look for a port that is free for both families. */
 #define PORT_ATTEMPTS 32
-/* A full send buffer drains within a few ms or not at all. */
+/*
+ * A full send buffer drains within a few ms or not at all.  So many waits without
+ * anything sent between them are all that one udp_send() takes.
+ */
 #define SEND_WAIT_MS 5
 #define SEND_WAITS_MAX 4
 
@@ -249,15 +252,16 @@ int udp_receive(struct udp_port *u, enum udp_family family, struct udp_buffer *b
 }
 
 /* Whether waiting for the socket's buffer makes sense once more. */
-static bool wait_writable(struct udp_port *u, int fd, int *waits)
+static bool wait_writable(struct udp_port *u, int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
 
-	if (++*waits > SEND_WAITS_MAX)
+	if (u->waits == SEND_WAITS_MAX)
 		return false;
+	u->waits++;
 	u->statistics.send_waits++;
 	/* ENOBUFS: the device's queue is full although the socket has room. */
-	if (poll(&p, 1, SEND_WAIT_MS) > 0 && *waits > 1)
+	if (poll(&p, 1, SEND_WAIT_MS) > 0 && u->waits > 1)
 		poll(NULL, 0, 1);
 	return true;
 }
@@ -279,15 +283,17 @@ static int send_part(struct udp_port *u, int fd, struct udp_run *run, const uint
 {
 	struct udp_message message;
 	struct msghdr header;
-	int waits = 0, error;
+	int error;
 
 	for (;;) {
 		udp_message_to(&header, &message, run, data, len);
 		u->statistics.send_calls++;
-		if (sendmsg(fd, &header, MSG_DONTWAIT) >= 0)
+		if (sendmsg(fd, &header, MSG_DONTWAIT) >= 0) {
+			u->waits = 0;
 			return 0;
+		}
 		error = errno;
-		if (error == EINTR || (is_full(error) && wait_writable(u, fd, &waits)))
+		if (error == EINTR || (is_full(error) && wait_writable(u, fd)))
 			continue;
 		/* A run may be refused for its segments instead: that is tried first. */
 		if (run->to.source_known && is_source_error(error) && len <= run->segment_len) {
@@ -392,6 +398,8 @@ static void send_spread(struct udp_port *u, int fd, struct udp_run *run)
 			if (error)
 				count_lost(u, run, error, 1);
 			sent = 1;
+		} else {
+			u->waits = 0;
 		}
 		for (int i = 0; i < sent; i++)
 			at += sizes[i];
@@ -413,8 +421,10 @@ static unsigned int send_together(struct udp_port *u, int fd, struct udp_run *ru
 	sent = sendmmsg(fd, headers, n, MSG_DONTWAIT);
 	if (sent < 0 && errno == ENOSYS)
 		u->features &= ~(uint32_t)HOST_MMSG;
-	if (sent > 0)
+	if (sent > 0) {
+		u->waits = 0;
 		return (unsigned int)sent;
+	}
 	send_alone(u, fd, &runs[0]);
 	return 1;
 }
@@ -423,6 +433,7 @@ void udp_send(struct udp_port *u, struct udp_run *runs, unsigned int n)
 {
 	unsigned int done = 0, last;
 
+	u->waits = 0;
 	for (unsigned int i = 0; i < n; i++) {
 		runs[i].source_lost = false;
 		runs[i].error = 0;

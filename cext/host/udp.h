@@ -31,7 +31,8 @@
  * Receiving:	UDP_GRO yields many datagrams of one sender in one buffer.
  *
  * Nothing here blocks, except that a full send buffer is waited for a few
- * milliseconds: pressure on the sender is better than loss.
+ * milliseconds: pressure on the sender is better than loss.  A buffer that does
+ * not drain is waited for once a call, whatever the number of datagrams.
  */
 
 /* Largest payload of a UDP datagram over IPv4; one less for IPv6 is no matter. */
@@ -71,6 +72,7 @@ struct udp_statistics {
  * @fwmark:	SO_MARK, 0 is none
  * @interface:	SO_BINDTODEVICE, empty is none
  * @buffer_bytes: Wanted size of each socket buffer
+ * @waits:	Waits for room since something was sent last
  * @statistics:	Counters; survive udp_close()
  */
 struct udp_port {
@@ -80,6 +82,7 @@ struct udp_port {
 	uint32_t fwmark;
 	char interface[16];
 	int buffer_bytes;
+	unsigned int waits;
 	struct udp_statistics statistics;
 };
 
