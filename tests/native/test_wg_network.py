@@ -115,6 +115,9 @@ class HostileNetwork(RuleBasedStateMachine):
         # Who forgets a peer forgets its last timestamp; that is the administrator's doing.
         self.wire.clear()
         side.device.remove_peer(other.public)
+        # The removed peer's memory is what poll_at() asks to release at once.
+        assert side.device.poll_at() == 0
+        side.device.advance(self.pair.now_ns)
         side.device.add_peer(other.public)
         side.device.set_preshared_key(other.public, status["preshared_key"])
         side.device.set_endpoint(self.pair.now_ns, other.public, other.endpoint)
