@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +13,10 @@ class Filesystem(Protocol):
     """Each operation raises OSError as the system call below it does."""
 
     def make_folder(self, path: Path, mode: int) -> None:
-        """Make a folder and its parents; one that exists gets at most `mode`."""
+        """Make a folder and its parents; one that exists gets at most `mode`.
+
+        A folder that everybody may write to (sticky bit) is refused.
+        """
 
     def read(self, path: Path, limit: int) -> bytes:
         """Return at most `limit` bytes of a file."""
@@ -32,7 +37,12 @@ class RealFilesystem:
         if not path.is_dir():
             path.mkdir(mode=mode, parents=True, exist_ok=True)
             self.sync_folder(path.parent)
-        if path.stat().st_mode & 0o777 & ~mode:
+        found = path.stat().st_mode
+        if found & stat.S_ISVTX:
+            # /tmp and the like: others may own files of our names there, and it is not
+            # ours to close.
+            raise OSError(errno.EPERM, "the folder is shared with others", str(path))
+        if found & 0o777 & ~mode:
             path.chmod(mode)
 
     def read(self, path: Path, limit: int) -> bytes:

@@ -180,6 +180,15 @@ def test_on_a_real_disk(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_that_everybody_shares_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(StoreError, match="shared with others") as caught:
+        Record(tmp_path, "r", RealFilesystem(), print).write(b"secret")
+    assert "set state_dir" in caught.value.remedy
+    assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("rounds", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_killed_writers_lose_nothing_that_they_said(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at any moment of a writer that says each number once it is written."""
