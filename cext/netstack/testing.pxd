@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Harnesses of the netstack's tests; not part of the firmware.
+# A stack under test; not part of the firmware.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from cext.netstack.layout cimport netstack, ns_host, ns_limits, ns_packet, wheel
+from cext.netstack.layout cimport netstack, ns_host, ns_limits
 
 
 # A byte stream that an application of the simulation sends and expects.
@@ -30,34 +30,6 @@ cdef struct app:
     uint32_t stall_permille
     uint32_t chunk
 
-cdef struct wire_packet:
-    uint64_t at_ns
-    uint64_t order
-    uint32_t length
-
-cdef struct link:
-    uint64_t delay_ns
-    uint64_t jitter_ns
-    uint64_t rate_bit_s
-    uint64_t queue_bytes
-    uint64_t free_at_ns
-    uint64_t order
-    uint32_t loss_ppm
-    uint32_t duplicate_ppm
-    uint32_t reorder_ppm
-    uint32_t corrupt_ppm
-    uint64_t reorder_ns
-    uint64_t sent
-    uint64_t lost
-    uint64_t overflowed
-    uint32_t n
-    uint32_t capacity
-    uint32_t *heap
-    uint32_t *spare
-    uint32_t spares
-    wire_packet *packet
-    uint8_t *bytes
-
 
 cdef class Stack:
     cdef:
@@ -82,25 +54,15 @@ cdef class Stack:
     cdef bint app_stalls(self) noexcept nogil
 
 
-cdef class Wheel:
-    cdef wheel w
-
-
-cdef class Network:
-    cdef:
-        readonly Stack a
-        readonly Stack b
-        link ab
-        link ba
-        uint64_t random_state
-        readonly uint64_t now_ns
-        uint64_t steps
-
-    cdef void carry(self, link *l, const ns_packet *p) noexcept nogil
-    cdef void deliver(self, link *l, Stack to) noexcept nogil
-    cdef void flush(self, Stack source, link *l) noexcept nogil
-    cdef int step(self) noexcept nogil
-
-
 # 0, or the number of the first invariant that a flow breaks.
 cdef int stack_check(netstack *s) noexcept nogil
+
+# The next of the generator that every choice of a test comes from.
+cdef inline uint64_t splitmix(uint64_t *state) noexcept nogil:
+    cdef uint64_t z
+
+    state[0] += 0x9e3779b97f4a7c15u
+    z = state[0]
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu
+    return z ^ (z >> 31)

@@ -8,7 +8,8 @@
 /**
  * DOC: Theory of operation - timer wheel
  *
- * One timer per flow, known by a number below @timers.  Six levels of 64 slots.
+ * One timer per flow, known by a number below @timers.  Eight levels of 64 slots:
+ * 48 bits of milliseconds, more than the nanoseconds of a 64-bit clock hold.
  * The level of a timer is that of the highest six-bit digit in which its tick
  * differs from the present one, the slot is that digit of its tick.  So every
  * slot in use lies ahead of the present on its level, nothing ever laps, and
@@ -24,7 +25,7 @@
  * A timer never fires before its tick.  Time never goes back: an arm in the
  * past is due at once; one more than 24 days ahead is due after 24 days.
  */
-#define WHEEL_LEVELS	6
+#define WHEEL_LEVELS	8
 #define WHEEL_BITS	6
 #define WHEEL_SLOTS	(1 << WHEEL_BITS)
 #define WHEEL_FARTHEST_MS 0x7fffffffu

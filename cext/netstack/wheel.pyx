@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timers of all flows in six levels of 64 slots; see wheel.h."""
+"""Timers of all flows in eight levels of 64 slots; see wheel.h."""
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -45,13 +45,7 @@ cdef inline void link_timer(wheel *w, uint32_t index, uint64_t due_ms) noexcept 
     cdef uint32_t slot, head
     cdef wheel_timer *t = &w.timer[index]
 
-    if level >= WHEEL_LEVELS:
-        # The tick crosses a multiple of two years: the last slot before it will do, what
-        # is armed with it looks at its due time again.
-        level = WHEEL_LEVELS - 1
-        slot = WHEEL_SLOTS - 1
-    else:
-        slot = <uint32_t> (due_ms >> (WHEEL_BITS * level)) & (WHEEL_SLOTS - 1)
+    slot = <uint32_t> (due_ms >> (WHEEL_BITS * level)) & (WHEEL_SLOTS - 1)
     t.due_ms = <uint32_t> due_ms
     t.slot = level * WHEEL_SLOTS + slot + 1
     head = w.timers + level * WHEEL_SLOTS + slot

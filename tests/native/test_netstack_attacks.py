@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from cext.netstack.testing import Stack
 
 from cext.netstack import testing
+from cext.netstack.testing import Stack
 from tests.support import segments
 from tests.support.netstack import OURS, Peer, listening
 from tests.support.segments import ACK, FIN, RST, SYN

@@ -6,11 +6,11 @@ import itertools
 import struct
 
 import pytest
-from cext.netstack.testing import Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cext.netstack import testing
+from cext.netstack.testing import Stack
 from tests.support import segments
 from tests.support.segments import ICMP, ICMPV6, UDP
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cext.netstack import testing
+from cext.netstack import testing_parts
 from tests.support import segments
 
 U32 = st.integers(0, 2**32 - 1)
@@ -27,13 +27,13 @@ SEQUENCES = [
 
 @pytest.mark.parametrize(("a", "b", "expected"), SEQUENCES)
 def test_sequence_numbers(a: int, b: int, expected: tuple[bool, ...]) -> None:
-    assert testing.compare(a, b) == expected
+    assert testing_parts.compare(a, b) == expected
 
 
 @given(U32, st.integers(-(2**31) + 1, 2**31 - 1))
 def test_sequence_numbers_compare_by_distance(a: int, distance: int) -> None:
     b = (a + distance) % 2**32
-    assert testing.compare(a, b) == (distance > 0, distance >= 0, distance < 0, distance <= 0)
+    assert testing_parts.compare(a, b) == (distance > 0, distance >= 0, distance < 0, distance <= 0)
 
 
 # The first rows of the table in the SipHash paper's reference output (key 00..0f).
@@ -49,13 +49,13 @@ SIPHASH = [
 
 @pytest.mark.parametrize(("n", "expected"), SIPHASH)
 def test_siphash(n: int, expected: str) -> None:
-    value = testing.siphash24(bytes(range(16)), bytes(range(n)))
+    value = testing_parts.siphash24(bytes(range(16)), bytes(range(n)))
     assert value.to_bytes(8, "little").hex() == expected
 
 
 @given(st.integers(0, 2**62))
 def test_cube_root(x: int) -> None:
-    root = testing.cube(x)
+    root = testing_parts.cube(x)
     assert root**3 <= x < (root + 1) ** 3 or root == 2**21 - 1
 
 
@@ -88,7 +88,7 @@ WHEEL_STEPS = st.lists(
 @given(st.integers(0, 2**45), WHEEL_STEPS)
 @settings(max_examples=300, deadline=None)
 def test_wheel_against_a_list(start: int, steps: list[tuple[str, int, int]]) -> None:
-    wheel, naive = testing.Wheel(16, start), NaiveWheel(start)
+    wheel, naive = testing_parts.Wheel(16, start), NaiveWheel(start)
     for what, index, value in steps:
         if what in {"arm", "near"}:
             due = max(0, naive.now + value)
@@ -116,7 +116,7 @@ def test_wheel_against_a_list(start: int, steps: list[tuple[str, int, int]]) -> 
 
 
 def test_wheel_runs_a_day_of_one_timer() -> None:
-    wheel = testing.Wheel(1, 123)
+    wheel = testing_parts.Wheel(1, 123)
     now = 123
     for step in range(86_400):
         wheel.arm(0, now + 1000)
@@ -128,6 +128,22 @@ def test_wheel_runs_a_day_of_one_timer() -> None:
         assert wheel.pop(now + 999) is None
         now += 1000
         assert wheel.pop(now) == 0
+
+
+@pytest.mark.parametrize("bits", range(6, 46))
+def test_wheel_carries_into_every_bit_of_the_clock(bits: int) -> None:
+    """A timer armed just before the clock's bit flips, for just after it."""
+    for before, after in [(1, 1), (1, 1 << 25), (min(1 << 30, 1 << bits) - 1, 1 << 20)]:
+        now, due = (1 << bits) - before, (1 << bits) + after
+        wheel = testing_parts.Wheel(1, now)
+        wheel.arm(0, due)
+        hops = 0
+        while (at := wheel.next()) < due:
+            assert wheel.pop(at) is None
+            hops += 1
+            assert hops < 8
+        assert wheel.pop(due - 1) is None
+        assert wheel.pop(due) == 0
 
 
 def header(options: bytes, payload: bytes = b"", flags: int = segments.SYN) -> bytes:
@@ -155,7 +171,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("options", "expected"), OPTIONS)
 def test_tcp_options(options: bytes, expected: dict[str, int]) -> None:
-    parsed = testing.parse_tcp(header(options, b"xyz"))
+    parsed = testing_parts.parse_tcp(header(options, b"xyz"))
     assert parsed is not None
     assert parsed["payload"] == b"xyz"
     assert expected.items() <= parsed.items()
@@ -163,7 +179,7 @@ def test_tcp_options(options: bytes, expected: dict[str, int]) -> None:
 
 def test_syn_options_outside_a_syn_do_not_count() -> None:
     options = b"\2\4\5\xb4\3\3\7\1\4\2\1\1"
-    parsed = testing.parse_tcp(header(options, flags=segments.ACK))
+    parsed = testing_parts.parse_tcp(header(options, flags=segments.ACK))
     assert parsed is not None
     assert parsed["options"] == 0
 
@@ -175,12 +191,12 @@ def test_tcp_header_length_is_checked(offset: int, length: int) -> None:
     if length > 12:
         data[12] = offset << 4
     valid = length >= 20 and 20 <= offset * 4 <= length
-    assert (testing.parse_tcp(bytes(data)) is not None) == valid
+    assert (testing_parts.parse_tcp(bytes(data)) is not None) == valid
 
 
 @given(st.binary(max_size=80))
 def test_any_bytes_may_be_parsed(data: bytes) -> None:
-    parsed = testing.parse_tcp(data)
+    parsed = testing_parts.parse_tcp(data)
     if parsed is not None:
         assert len(parsed["payload"]) <= len(data) - 20
         assert parsed["window_scale"] <= 14

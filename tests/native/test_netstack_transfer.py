@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from cext.netstack.testing import Network, Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cext.netstack.testing import Stack
+from cext.netstack.testing_network import Network
 
 SERVER = ("10.0.0.2", 80)
 SNAPSHOT = Path(__file__).with_name("netsim_snapshot.json")

@@ -1,0 +1,4 @@
+"""Fuzz targets of the netstack: a packet, a TCP header, fragments, a connection."""
+
+def run(name: str, data: bytes) -> int:
+    """Run one target; a broken invariant aborts the process. ValueError: no such target."""
