@@ -7,6 +7,8 @@ from libc.string cimport memcpy
 from cext.base.drops cimport DROP_REASON_COUNT
 from cext.engine.core cimport core_memory_bytes, core_size_buffers, engine_core
 from cext.engine.loop cimport TAG_INNER, TAG_UDP_V4
+from cext.engine.netport cimport netport_memory_bytes
+from cext.engine.relay_table cimport relay
 from cext.host.clock cimport clock_now_ns
 from cext.host.loop cimport loop_forget, loop_watch
 from cext.host.tun cimport TUN_NONE, tun, tun_close, tun_set_mtu, tun_statistics
@@ -299,7 +301,8 @@ cdef int command_counters(void *argument, void *target) noexcept nogil:
     into.udp = core.udp.statistics
     into.tun = core.tun.statistics
     into.events_lost = core.events.lost
-    into.memory_bytes = core_memory_bytes(core) + wg_memory_bytes(core.device)
+    into.memory_bytes = (core_memory_bytes(core) + wg_memory_bytes(core.device)
+                         + netport_memory_bytes(<relay *>core.relay))
     into.udp_features = core.udp.features
     into.tun_features = core.tun.features
     into.tun_is_open = core.tun.kind != TUN_NONE

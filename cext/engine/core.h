@@ -172,8 +172,8 @@ struct relay;
  *		WG_NEVER for a port that has one.  NULL is the same
  *
  * TUN and the message socket are one port (port.pyx), the netstack is the other
- * (netport.pyx), which takes its own packets out of a batch and leaves the rest
- * to the first; without a first one it takes all.
+ * (netport.pyx), which takes the packets of its flows and open ports out of a
+ * batch and leaves the rest to the first; without a first one it takes all.
  */
 struct inner_port {
 	void *context;

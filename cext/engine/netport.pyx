@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The netstack as the second inner port: its packets in and out of the tunnel.
 
-    in    a batch -> what is for the stack's addresses -> ns_input(); without a first
-          inner port everything, so that the stack counts what is nobody's
+    in    a batch -> what belongs to the stack's flows and ports -> ns_input(); without
+          a first inner port everything, so that ping is answered and refusals are sent
     turn  sockets -> timers -> events -> packets, while the turn's flushes last
     out   ns_next_packets() -> outbound_packet(): routed and sealed like TUN's; equal
           segments of one flow lie back to back and leave as one UDP_SEGMENT run
@@ -11,10 +11,11 @@ An ICMP error about a packet that is being sent would re-enter the stack while i
 hands out packets; one such error is kept until they are sent, others are lost.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort
 from libc.string cimport memcmp, memcpy, memset
 
+from cext.base.endian cimport load_be16
 from cext.engine.core cimport OUT_TURN_FLUSHES, engine_core
 from cext.engine.gro cimport gro_batch
 from cext.engine.loop cimport TAG_RELAY
@@ -23,18 +24,20 @@ from cext.engine.relay cimport relay_events, relay_sockets, relay_tcp_data
 from cext.engine.relay_table cimport (
     RELAY_NONE, relay, relay_create, relay_destroy, relay_memory_bytes,
 )
+from cext.engine.relay_udp cimport relay_datagram
 from cext.host.clock cimport clock_now_ns, entropy_fill
 from cext.host.loop cimport loop_forget, loop_watch
-from cext.netstack.ip cimport ip_is_ours
+from cext.netstack.flow cimport flow_find
+from cext.netstack.ip cimport ip_addresses, ip_is_ours
 from cext.netstack.layout cimport (
-    NS_BATCH_MAX, address_from_v4, netstack, ns_host, ns_limits,
+    NS_BATCH_MAX, NS_NIL, flow_tuple, netstack, ns_host, ns_limits,
     ns_packet, syn_request, tcp_flow, time_wait, udp_flow,
 )
 from cext.netstack.stack cimport (
     ns_add_address, ns_create, ns_default_limits, ns_destroy, ns_input, ns_next_packets, ns_poll,
     ns_poll_at, ns_remove_address,
 )
-from cext.wire.ip cimport IPV4_DESTINATION, IPV4_MIN_LEN, IPV6_DESTINATION, IPV6_LEN, ip_version
+from cext.wire.ip cimport IP_PROTOCOL_TCP, IP_PROTOCOL_UDP, UDP_LEN, ip_info, ip_parse
 from cext.wire.vnet cimport vnet_header
 
 
@@ -78,6 +81,7 @@ cdef relay *netport_create(engine_core *core, size_t available, uint32_t mtu) no
     host.context = r
     host.random = fill_random
     host.tcp_data = relay_tcp_data
+    host.datagram = relay_datagram
     r.stack = ns_create(&limits, &host, clock_now_ns())
     if r.stack == NULL or netport_memory_bytes(r) > available:
         netport_destroy(r)
@@ -97,17 +101,35 @@ cdef size_t netport_memory_bytes(const relay *r) noexcept nogil:
 
 # -- in --
 
+cdef bint listens(const netstack *s, uint32_t protocol, uint16_t port) noexcept nogil:
+    cdef uint32_t i
+    for i in range(s.listeners):
+        if s.listener[i].port == port and s.listener[i].protocol == protocol:
+            return True
+    return False
+
+
 cdef bint is_ours(const netstack *s, const uint8_t *packet, uint32_t length) noexcept nogil:
-    cdef uint8_t address[16]
-    if ip_version(packet) == 4:
-        if length < IPV4_MIN_LEN:
-            return False
-        address_from_v4(address, packet + IPV4_DESTINATION)
-    elif length >= IPV6_LEN:
-        memcpy(address, packet + IPV6_DESTINATION, 16)
-    else:
+    """Whether a packet is of a flow, or for a port, of the stack's.
+
+    The host has the same addresses: its own packets must reach it. Fragments and ICMP
+    are the host's.
+    """
+    cdef ip_info info
+    cdef flow_tuple tuple
+    if not ip_parse(&info, packet, length) or info.fragment:
         return False
-    return ip_is_ours(s, address)
+    if info.protocol != IP_PROTOCOL_TCP and info.protocol != IP_PROTOCOL_UDP:
+        return False
+    if info.total_len < <uint32_t>info.l4_offset + UDP_LEN:
+        return False
+    ip_addresses(packet, &info, tuple.remote, tuple.local)
+    if not ip_is_ours(s, tuple.local):
+        return False
+    tuple.remote_port = load_be16(packet + info.l4_offset)
+    tuple.local_port = load_be16(packet + info.l4_offset + 2)
+    return flow_find(s, &tuple, info.protocol) != NS_NIL or \
+        listens(s, info.protocol, tuple.local_port)
 
 
 cdef void take(relay *r, uint64_t now_ns, const uint8_t *packet, uint32_t length) noexcept nogil:

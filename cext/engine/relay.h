@@ -34,7 +34,8 @@
  * flow.  An association is one bound host socket of many flows: each datagram
  * goes to the fixed target, with a flow for each client (port forward), or to
  * where its SOCKS header says, for the one client (RFC 1928, 7).  They end when
- * the netstack says that they were idle.
+ * the netstack says that they were idle.  Datagrams that find no slot, no room or
+ * no sense are dropped, as UDP may.
  *
  * Nothing of the tunnel reaches a socket of the host but through a forward.
  *
@@ -69,6 +70,8 @@ enum {
 	RELAY_SOCKS_HEADER = 22,
 	RELAY_BACKLOG = 128,
 	RELAY_NEW_UDP = 64,
+	RELAY_CLIENTS = 256,		/* of one association */
+	RELAY_TURN_DATAGRAMS = 64,
 
 	RELAY_QUEUED = 0x01,		/* in the list of flows with work left */
 	RELAY_READABLE = 0x02,		/* since the last edge, not drained */
@@ -89,7 +92,9 @@ enum {
  * @handle:	In the netstack; listeners: index of the listener
  * @fd:		-1 without
  * @next:	In the list of free slots, or of flows with work left
- * @parent:	UDP: id of the listener or association
+ * @parent:	UDP client: id of its association
+ * @child:	Associations: index of the newest client; clients: of the next one
+ * @children:	Associations: how many
  * @generation:	Of the slot, a part of the id
  * @kind:	enum relay_kind
  * @state:	enum relay_state
@@ -107,6 +112,8 @@ struct relay_flow {
 	int fd;
 	uint32_t next;
 	uint32_t parent;
+	uint32_t child;
+	uint16_t children;
 	uint16_t generation;
 	uint8_t kind;
 	uint8_t state;

@@ -16,6 +16,7 @@ from cext.engine.relay_table cimport (
     relay_find, relay_flow, relay_free, relay_id, relay_next_finished, relay_next_ready,
     relay_queue, relay_take,
 )
+from cext.engine.relay_udp cimport relay_udp_close, relay_udp_event, relay_udp_read
 from cext.host.stream cimport (
     STREAM_EVENTS_MAX, STREAM_FAILED, STREAM_READABLE, STREAM_WRITABLE, stream_close,
     stream_connect, stream_error, stream_event, stream_prepare, stream_read, stream_reset,
@@ -23,10 +24,11 @@ from cext.host.stream cimport (
 )
 from cext.host.tun cimport iovec
 from cext.netstack.layout cimport (
-    NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED, NS_EVENT_PEER_CLOSED, NS_EVENT_SYN,
+    FLOW_UDP, NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED, NS_EVENT_PEER_CLOSED, NS_EVENT_SYN,
     NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
     NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT, NS_REASON_UNREACHABLE,
     NS_REFUSE_RESET, address_from_v4, flow_tuple, ns_event, ns_space,
+    ref_kind,
 )
 from cext.netstack.stack cimport (
     ns_abort, ns_close, ns_connect, ns_listen, ns_next_event, ns_refuse, ns_send, ns_send_commit,
@@ -259,6 +261,9 @@ cdef void relay_events(relay *r) noexcept nogil:
         if event.events & (NS_EVENT_SYN | NS_EVENT_CANCELLED):
             ns_refuse(r.stack, event.handle, NS_REFUSE_RESET)
             continue
+        if ref_kind(event.handle) == FLOW_UDP:
+            relay_udp_event(r, &event)
+            continue
         if event.user >= RELAY_LISTENER_USER:
             if event.events & NS_EVENT_CLOSED:
                 ns_close(r.stack, event.handle)
@@ -276,6 +281,9 @@ cdef void relay_events(relay *r) noexcept nogil:
 
 cdef void socket_event(relay *r, relay_flow *f, uint32_t flags) noexcept nogil:
     cdef uint32_t id = relay_id(r, f)
+    if f.kind != RELAY_TCP:
+        relay_queue(r, f)
+        return
     if f.state == RELAY_CONNECTING:
         if not flags & (STREAM_WRITABLE | STREAM_FAILED):
             return
@@ -312,7 +320,9 @@ cdef bint relay_sockets(relay *r, bint ready) noexcept nogil:
         if f == NULL:
             break
         left -= 1
-        if f.flags & RELAY_BROKEN:
+        if f.kind != RELAY_TCP:
+            relay_udp_read(r, f)
+        elif f.flags & RELAY_BROKEN:
             break_off(r, f)
         elif f.state == RELAY_OPEN:
             pump(r, f)
@@ -407,6 +417,8 @@ cdef int relay_close(relay *r, uint32_t id) noexcept nogil:
     if f.kind == RELAY_TCP_LISTENER:
         ns_unlisten(r.stack, f.handle)
         relay_free(r, f)
+    elif f.kind != RELAY_TCP:
+        relay_udp_close(r, f)
     elif f.state == RELAY_FAILED:
         relay_free(r, f)
     else:

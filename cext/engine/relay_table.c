@@ -82,6 +82,7 @@ struct relay_flow *relay_take(struct relay *r, uint8_t kind)
 	f->kind = kind;
 	f->next = RELAY_NONE;
 	f->parent = RELAY_NONE;
+	f->child = RELAY_NONE;
 	r->used++;
 	return f;
 }

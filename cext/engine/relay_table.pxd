@@ -33,6 +33,8 @@ cdef extern from "engine/relay.h" nogil:
         RELAY_SOCKS_HEADER
         RELAY_BACKLOG
         RELAY_NEW_UDP
+        RELAY_CLIENTS
+        RELAY_TURN_DATAGRAMS
         RELAY_QUEUED
         RELAY_READABLE
         RELAY_FIN_SENT
@@ -46,6 +48,8 @@ cdef extern from "engine/relay.h" nogil:
         uint32_t handle
         int fd
         uint32_t parent
+        uint32_t child
+        uint16_t children
         uint8_t kind
         uint8_t state
         uint16_t flags

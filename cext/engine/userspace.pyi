@@ -32,6 +32,17 @@ class Userspace:
     def forward_tcp(self, port: int, target: Endpoint) -> int:
         """Open a port of the tunnel addresses; connections go to the host's `target`."""
 
+    def forward_udp(self, port: int, target: Endpoint) -> int:
+        """The same for datagrams."""
+
+    def associate(self, local: Endpoint, target: Endpoint) -> tuple[int, int]:
+        """Bind a UDP port of the host, 0 for any; its datagrams go to `target` in the
+        tunnel, and the answers back. Return the id and the port."""
+
+    def associate_socks(self, local: Endpoint, client: Endpoint) -> tuple[int, int]:
+        """The same for one SOCKS client (RFC 1928, 7), whose port may be 0 as long as
+        nobody knows it. Datagrams to names and fragments are dropped."""
+
     def close(self, flow: int) -> None:
         """Reset a connection, or end a forward, whose connections stay. Unknown ids, of
         what has ended by itself, are ignored."""

@@ -28,6 +28,7 @@ from cext.engine.relay cimport (
     relay_splice,
 )
 from cext.engine.relay_table cimport RELAY_EARLY_BYTES, relay
+from cext.engine.relay_udp cimport relay_associate, relay_forward_udp
 from cext.netstack.layout cimport NS_ADDRESSES_MAX, address_from_v4, ns_statistics
 from cext.wire.endpoint cimport endpoint
 from cext.wireguard.device cimport wg_memory_bytes
@@ -41,6 +42,8 @@ cdef struct wish:
     int fd
     uint16_t port
     endpoint to
+    endpoint local
+    bint is_socks
     uint8_t *early
     uint32_t early_len
     uint8_t addresses[16 * 16]
@@ -93,6 +96,17 @@ cdef int command_forward_tcp(void *core, void *argument) noexcept nogil:
     return relay_forward_tcp(<relay *>(<engine_core *>core).relay, w.port, &w.to, &w.id)
 
 
+cdef int command_forward_udp(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    return relay_forward_udp(<relay *>(<engine_core *>core).relay, w.port, &w.to, &w.id)
+
+
+cdef int command_associate(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    return relay_associate(<relay *>(<engine_core *>core).relay, &w.local,
+                           NULL if w.is_socks else &w.to, &w.to, &w.id)
+
+
 cdef int command_close(void *core, void *argument) noexcept nogil:
     relay_close(<relay *>(<engine_core *>core).relay, (<wish *>argument).id)
     return 0
@@ -113,9 +127,9 @@ cdef int command_numbers(void *core, void *argument) noexcept nogil:
 
 cdef int fill_addresses(wish *w, object addresses) except -1:
     cdef bytes packed
-    if not 0 < len(addresses) <= NS_ADDRESSES_MAX:
+    if len(addresses) > NS_ADDRESSES_MAX:
         raise ValueError(f"addresses: {len(addresses)} of them, "
-                         f"there may be 1 to {NS_ADDRESSES_MAX}")
+                         f"at most {NS_ADDRESSES_MAX} are possible")
     w.address_count = 0
     for text in addresses:
         packed = ip_address(text).packed
@@ -212,6 +226,33 @@ cdef class Userspace:
         w.port = port
         self.engine.checked(command_forward_tcp, &w, f"port {port}")
         return w.id
+
+    def forward_udp(self, port, target):
+        cdef wish w
+        check_port(port)
+        fill_endpoint(&w.to, target)
+        w.port = port
+        self.engine.checked(command_forward_udp, &w, f"port {port}")
+        return w.id
+
+    cdef object bind(self, wish *w, local):
+        fill_endpoint(&w.local, (local[0], local[1] or 1, 0))
+        w.local.port = local[1]
+        port = self.engine.checked(command_associate, w, f"{local[0]}:{local[1]}")
+        return w.id, port
+
+    def associate(self, local, target):
+        cdef wish w
+        fill_endpoint(&w.to, target)
+        w.is_socks = False
+        return self.bind(&w, local)
+
+    def associate_socks(self, local, client):
+        cdef wish w
+        fill_endpoint(&w.to, (client[0], client[1] or 1, 0))
+        w.to.port = client[1]
+        w.is_socks = True
+        return self.bind(&w, local)
 
     def close(self, uint32_t flow):
         cdef wish w

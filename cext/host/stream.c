@@ -200,6 +200,19 @@ int datagram_connect(const struct endpoint *to)
 	return open_connected(to, SOCK_DGRAM);
 }
 
+int datagram_port(int fd)
+{
+	union host_address address;
+	socklen_t size = sizeof(address);
+	struct endpoint e;
+
+	memset(&address, 0, sizeof(address));
+	if (getsockname(fd, &address.any, &size) < 0)
+		return -errno;
+	from_host(&e, &address);
+	return e.port;
+}
+
 int datagram_send(int fd, const struct endpoint *to, const uint8_t *data, uint32_t len)
 {
 	union host_address address;

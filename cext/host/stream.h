@@ -56,6 +56,8 @@ void stream_reset(int fd);
 int datagram_bind(const struct endpoint *local);
 /** datagram_connect() - A UDP socket that talks to @to only. Return: the descriptor */
 int datagram_connect(const struct endpoint *to);
+/** datagram_port() - Where it is bound. Return: the port */
+int datagram_port(int fd);
 int datagram_send(int fd, const struct endpoint *to, const uint8_t *data, uint32_t len);
 /** datagram_receive() - @from may be NULL. Return: length; longer ones are cut at @capacity */
 int datagram_receive(int fd, struct endpoint *from, uint8_t *data, uint32_t capacity);

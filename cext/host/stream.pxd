@@ -30,5 +30,6 @@ cdef extern from "host/stream.h" nogil:
     void stream_reset(int fd)
     int datagram_bind(const endpoint *local)
     int datagram_connect(const endpoint *to)
+    int datagram_port(int fd)
     int datagram_send(int fd, const endpoint *to, const uint8_t *data, uint32_t length)
     int datagram_receive(int fd, endpoint *source, uint8_t *data, uint32_t capacity)

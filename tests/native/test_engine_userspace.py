@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -205,8 +206,7 @@ def test_10_memory_comes_out_of_the_limit() -> None:
         engine.stop()
     with Pair(memory=8 << 20) as pair:
         used = pair.left.engine.statistics()["memory_bytes"]
-        used += pair.left.stack.statistics()["memory_bytes"]
-        assert used <= 8 << 20
+        assert pair.left.stack.statistics()["memory_bytes"] < used <= 8 << 20
 
 
 def test_11_a_reset_local_client_resets_the_tunnel_side(pair: Pair) -> None:
@@ -231,3 +231,78 @@ def test_11_a_reset_local_client_resets_the_tunnel_side(pair: Pair) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         assert seen.wait(5)
+
+
+def udp_echo() -> tuple[socket.socket, Endpoint]:
+    """Return a UDP socket that sends everything back in capitals."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                data, source = server.recvfrom(65536)
+                if data == b"end":
+                    return
+                server.sendto(data.upper(), source)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server, Endpoint("127.0.0.1", server.getsockname()[1])
+
+
+def udp_client() -> socket.socket:
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.bind(("127.0.0.1", 0))
+    client.settimeout(5)
+    return client
+
+
+def test_12_datagrams_pass_forwards_in_both_ways(pair: Pair) -> None:
+    server, target = udp_echo()
+    pair.right.stack.forward_udp(7, target)
+    flow, port = pair.left.stack.associate(Endpoint("127.0.0.1", 0), Endpoint(pair.right.v4, 7))
+    clients = [udp_client() for _ in range(20)]
+    for number, client in enumerate(clients):
+        client.sendto(b"hello %d" % number, ("127.0.0.1", port))
+    for number, client in enumerate(clients):
+        assert client.recvfrom(100) == (b"HELLO %d" % number, ("127.0.0.1", port))
+    # Larger than the tunnel's MTU: in fragments.
+    clients[0].sendto(b"x" * 5000, ("127.0.0.1", port))
+    assert clients[0].recv(65536) == b"X" * 5000
+    # One association, its clients; one listener, its flows.
+    assert (pair.left.flows(), pair.right.flows()) == (21, 21)
+    pair.left.stack.close(flow)
+    assert pair.left.flows() == 0
+    for client in clients:
+        client.close()
+    server.close()
+
+
+def test_13_socks_datagrams(pair: Pair) -> None:
+    server, target = udp_echo()
+    pair.right.stack.forward_udp(7, target)
+    flow, port = pair.left.stack.associate_socks(Endpoint("127.0.0.1", 0), Endpoint("127.0.0.1", 0))
+    at = ("127.0.0.1", port)
+    v4 = b"\0\0\0\x01" + bytes((10, 9, 0, 2)) + b"\0\x07"
+    v6 = b"\0\0\0\x04" + socket.inet_pton(socket.AF_INET6, "fd09::2") + b"\0\x07"
+    client, other = udp_client(), udp_client()
+    client.sendto(v4 + b"one", at)
+    assert client.recv(100) == v4 + b"ONE"
+    client.sendto(v6 + b"two", at)
+    assert client.recv(100) == v6 + b"TWO"
+    # Nobody but the client, no fragments, no names, nothing cut off, nothing of the host's.
+    other.sendto(v4 + b"three", at)
+    loopback = b"\0\0\0\x01" + bytes((127, 0, 0, 1)) + target.port.to_bytes(2, "big")
+    for wrong in (b"", v4[:9], b"\0\0\1" + v4[3:] + b"x", loopback + b"x", v6[:21], b"\0\0\0\x03"):
+        client.sendto(wrong, at)
+    client.sendto(v4 + b"last", at)
+    assert client.recv(100) == v4 + b"LAST"
+    other.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        other.recv(100)
+    assert pair.left.flows() == 3
+    pair.left.stack.close(flow)
+    assert pair.left.flows() == 0
+    client.close()
+    other.close()
+    server.close()

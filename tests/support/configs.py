@@ -107,6 +107,31 @@ rules = st.builds(
 keepalives = st.integers(0, 65535)
 
 
+proxies = st.builds(
+    model.ProxyListenConfig, st.just(model.HostPort("127.0.0.1", 1080))
+) | st.builds(
+    model.ProxyListenConfig,
+    st.builds(model.HostPort, addresses, st.integers(1, 2000)),
+    st.just("user"),
+    texts.filter(bool),
+)
+logins = st.builds(
+    model.ProxyListenConfig,
+    st.builds(model.HostPort, addresses, st.integers(3000, 4000)),
+    st.just("user"),
+    texts.filter(bool),
+)
+forwards = st.builds(
+    model.ForwardConfig, st.just("local"), st.just("tcp"), numeric_places, places
+) | st.builds(
+    model.ForwardConfig,
+    st.just("tunnel"),
+    st.sampled_from(model.FORWARD_PROTOCOLS),
+    st.builds(model.HostPort, st.just(""), ports),
+    numeric_places,
+)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> model.Config:
     """Any configuration that parse_config() may return."""
@@ -166,6 +191,8 @@ def configs(draw: st.DrawFn) -> model.Config:
             ),
             cache_entries=draw(st.integers(0, 100_000)),
         ),
+        proxy=model.ProxyConfig(draw(st.none() | proxies), draw(st.none() | logins)),
+        forwards=tuple(draw(st.lists(forwards, max_size=4, unique_by=lambda f: f.listen))),
         auth=model.AuthConfig(
             server_url=draw(st.none() | places),
             auth_url=draw(st.sampled_from(["", "https://wantastic.app/auth/device"])),

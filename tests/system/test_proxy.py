@@ -217,6 +217,37 @@ def test_5_a_server_that_hangs_up_while_clients_open() -> None:
     run(test)
 
 
+def test_7_udp_associate_lasts_as_long_as_its_connection() -> None:
+    async def test(made: Setup) -> None:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        made.pair.right.stack.forward_udp(53, Endpoint(*server.getsockname()))
+        socks = Socks5Listener(made.dialler, "127.0.0.1", 0, None)
+        reader, writer = await asyncio.open_connection("127.0.0.1", socks.port)
+        writer.write(b"\x05\x01\x00" + b"\x05\x03\x00\x01" + bytes(6))
+        reply = await reader.readexactly(12)
+        assert reply[:6] == b"\x05\x00\x05\x00\x00\x01"
+        at = (socket.inet_ntoa(reply[6:10]), int.from_bytes(reply[10:], "big"))
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.settimeout(5)
+        header = b"\0\0\0\x01" + bytes((10, 9, 0, 2)) + b"\0\x35"
+        client.sendto(header + b"question", at)
+        question, source = await asyncio.to_thread(server.recvfrom, 100)
+        assert question == b"question"
+        server.sendto(b"answer", source)
+        assert await asyncio.to_thread(client.recv, 100) == header + b"answer"
+        assert made.net.stack.statistics()["flows"] == 2
+        writer.close()
+        while made.net.stack.statistics()["flows"]:
+            await asyncio.sleep(0.01)
+        await socks.close()
+        client.close()
+        server.close()
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("number", "change"),
     [

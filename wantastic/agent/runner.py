@@ -32,6 +32,7 @@ from wantastic.control.errors import ControlError
 from wantastic.control.rotation import Journal
 from wantastic.device.device import StartError
 from wantastic.device.service import Plan, Service, World, real_world
+from wantastic.proxy.access import LocalAccess
 from wantastic.store.record import Record, StoreError
 from wantastic.store.store import Store
 from wantastic.telemetry.log import Log
@@ -154,6 +155,8 @@ class AgentService(Service):
         self._tunnel = DeviceTunnel(self)
         self._held: Received | None = None
         self._uplink: Uplink | None = None
+        self._access: LocalAccess | None = None
+        self._access_task: asyncio.Task[None] | None = None
         self._uplink_task: asyncio.Task[None] | None = None
         self._unix_s = lambda: world.unix_ns() / 1e9
 
@@ -162,6 +165,9 @@ class AgentService(Service):
     async def start(self) -> None:
         await super().start()
         self.device.shook_hands = self._handshake
+        if self.device.net:
+            self._access = LocalAccess(self.device.net, self.conditions, self.log)
+            await self._access.apply(self.config)
         asyncio.get_running_loop().call_later(TICK_S, self._tick_agent)
         self._start_uplink()
 
@@ -238,6 +244,10 @@ class AgentService(Service):
             await asyncio.gather(self._uplink_task, return_exceptions=True)
         if self._conductor:
             self._conductor.stop()
+        if self._access_task:
+            await asyncio.gather(self._access_task, return_exceptions=True)
+        if self._access:
+            await self._access.close()
         await super().close()
 
     # -- The control plane ------------------------------------------------------------
@@ -292,7 +302,26 @@ class AgentService(Service):
     def apply_now(self, config: Config, private_key: bytes) -> int:
         """Run another configuration with a key."""
         self.config = config
-        return self.device.apply(config, private_key)
+        done = self.device.apply(config, private_key)
+        self._follow_access()
+        return done
+
+    def _follow_access(self) -> None:
+        """Bring proxies and forwards to the configuration in force."""
+        if self._access:
+            before, access = self._access_task, self._access
+            config = self.config
+
+            async def follow() -> None:
+                if before:
+                    await asyncio.gather(before, return_exceptions=True)
+                await access.apply(config)
+
+            self._access_task = asyncio.get_running_loop().create_task(follow())
+        elif self.config.wants_access and hasattr(self, "device") and self.device.mode == "tun":
+            remedy = "Restart the agent: it started without proxies and forwards."
+            reason = "proxy or forwards were added, which needs a new start"
+            self.conditions.set("restart_needed", "warning", reason, remedy, "access")
 
     def reload(self) -> None:
         """Read the file again and do what differs; a wrong file changes nothing."""

@@ -18,6 +18,8 @@ LogFormat = Literal["text", "json"]
 LogTarget = Literal["stderr", "syslog"]
 Protocol = Literal["any", "tcp", "udp", "icmp"]
 Transport = Literal["auto", "grpcio", "grpclib"]
+ForwardEnd = Literal["local", "tunnel"]
+ForwardProtocol = Literal["tcp", "udp"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
@@ -25,6 +27,8 @@ LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
 LOG_TARGETS: tuple[LogTarget, ...] = get_args(LogTarget)
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
+FORWARD_ENDS: tuple[ForwardEnd, ...] = get_args(ForwardEnd)
+FORWARD_PROTOCOLS: tuple[ForwardProtocol, ...] = get_args(ForwardProtocol)
 
 DEFAULT_PORT = 51820
 DEFAULT_MTU_BYTES = 1420
@@ -123,6 +127,36 @@ class DnsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyListenConfig:
+    """Where a proxy listens, and who may use it; no user means whoever reaches it."""
+
+    listen: HostPort
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """Proxies of this host whose connections end in the tunnel."""
+
+    socks5: ProxyListenConfig | None = None
+    http: ProxyListenConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardConfig:
+    """A port of the host that leads into the tunnel ("local"), or the other way round.
+
+    `listen` of a "tunnel" forward has no host: it is a port of our tunnel addresses.
+    """
+
+    end: ForwardEnd
+    protocol: ForwardProtocol
+    listen: HostPort
+    target: HostPort
+
+
+@dataclass(frozen=True, slots=True)
 class AuthConfig:
     """The control server and how this device proves who it is."""
 
@@ -162,11 +196,18 @@ class Config:
     interface: InterfaceConfig = InterfaceConfig()
     exit_node: ExitNodeConfig = ExitNodeConfig()
     dns: DnsConfig = DnsConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    forwards: tuple[ForwardConfig, ...] = ()
     auth: AuthConfig = AuthConfig()
     log: LogConfig = LogConfig()
     state_dir: str = "/var/lib/wantastic"
     memory_limit_bytes: int = DEFAULT_MEMORY_BYTES
     threads: int = 1
+
+    @property
+    def wants_access(self) -> bool:
+        """Whether something of this process opens connections in the tunnel."""
+        return bool(self.proxy.socks5 or self.proxy.http or self.forwards)
 
     @property
     def all_peers(self) -> tuple[PeerConfig, ...]:

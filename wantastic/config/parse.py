@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from wantastic.config import keys
+from wantastic.config import access, keys
 from wantastic.config import sections as read
 from wantastic.config.errors import ConfigError, Problem
 from wantastic.config.model import DEFAULT_MEMORY_BYTES, Config, PeerConfig
@@ -97,6 +97,8 @@ def parse_config(data: bytes, source: str, *, thorough: bool = False) -> Parsed:
         interface=read.read_interface(root),
         exit_node=read.read_exit_node(root),
         dns=read.read_dns(root),
+        proxy=access.read_proxy(root),
+        forwards=access.read_forwards(root),
         auth=read.read_auth(root),
         log=read.read_log(root),
         state_dir=root.text("state_dir", Config().state_dir),

@@ -8,7 +8,15 @@ from typing import Any
 from wantastic.config import values
 from wantastic.config.duration import render_duration
 from wantastic.config.keys import encode_key
-from wantastic.config.model import AuthConfig, Config, DnsConfig, HostPort, PeerConfig
+from wantastic.config.model import (
+    AuthConfig,
+    Config,
+    DnsConfig,
+    ForwardConfig,
+    HostPort,
+    PeerConfig,
+    ProxyConfig,
+)
 
 REDACTED = "(hidden)"
 
@@ -42,6 +50,31 @@ def _dns(dns: DnsConfig) -> dict[str, Any]:
         "routes": {r.domain: [values.render_dns_server(s) for s in r.servers] for r in dns.routes},
         "records": {name: list(addresses) for name, addresses in dns.records},
         "cache_entries": dns.cache_entries,
+    }
+
+
+def _proxy(proxy: ProxyConfig, redact: bool) -> dict[str, Any]:
+    found = {"socks5": proxy.socks5, "http": proxy.http}
+    return {
+        name: {
+            "listen": str(listener.listen),
+            "user": listener.user,
+            "password": REDACTED if redact and listener.password else listener.password,
+        }
+        for name, listener in found.items()
+        if listener
+    }
+
+
+def _forward(forward: ForwardConfig) -> dict[str, Any]:
+    place: dict[str, Any] = {"listen": str(forward.listen)}
+    if forward.end == "tunnel":
+        place = {"port": forward.listen.port}
+    return {
+        "from": forward.end,
+        "protocol": forward.protocol,
+        **place,
+        "target": str(forward.target),
     }
 
 
@@ -91,6 +124,8 @@ def config_to_json(config: Config, *, redact: bool = False) -> dict[str, Any]:
             "deny": [values.render_rule(r) for r in exit_node.deny],
         },
         "dns": _dns(config.dns),
+        "proxy": _proxy(config.proxy, redact),
+        "forwards": [_forward(forward) for forward in config.forwards],
         "auth": _auth(config.auth, redact),
         "log": {
             "level": config.log.level,

@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cext.engine import engine as native
 from wantastic.config import diff as d
@@ -34,6 +34,7 @@ from wantastic.device.host import Host
 from wantastic.device.peers import PeerDirector
 from wantastic.device.resolver import Resolver
 from wantastic.device.uapi import Set
+from wantastic.device.userspace import TunnelNet
 from wantastic.device.words import (
     CHANGE_NAMES,
     CONDITION_OF,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from cext.engine.engine import Engine, Event, TunInfo
 
 TICK_S = 5.0
+# The host has no TUN, or not for us; anything else is about this very interface.
+NO_TUN = {errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EPERM, errno.EACCES}
 # A clock that is behind the build is a router without a battery for its clock.
 CLOCK_REMEDY = "Handshakes work meanwhile; certificates are checked once the time is right."
 
@@ -93,6 +96,8 @@ class Device:
         self.mode = "none"
         self.link_up = False
         self.tun_features: tuple[str, ...] = ()
+        # Connections of our own into the tunnel; None while the host alone has them.
+        self.net: TunnelNet | None = None
         self.closed_by_host: Callable[[], None] = lambda: None
         self.shook_hands: Callable[[bytes], None] = lambda public_key: None
         self.peers = PeerDirector(engine, resolver, store, conditions, log)
@@ -165,21 +170,40 @@ class Device:
             self._conditions.clear("clock_wrong")
 
     def _open_inner(self, config: Config) -> None:
-        """Open the TUN device that the mode asks for."""
+        """Open what the mode asks for: a TUN device, a netstack of our own, or both."""
         interface = config.interface
         self.name = interface.name
-        if interface.mode == "userspace":
-            raise StartError(
-                "userspace_missing",
-                "interface.mode is userspace, which this build does not contain",
-                'Set interface.mode to "tun".',
-            )
+        self.book.mtu_bytes = interface.mtu_bytes
+        has_tun = interface.mode != "userspace" and self._open_tun(config)
+        if not has_tun or interface.mode == "both" or config.wants_access:
+            self._open_net(config)
+        if not has_tun:
+            self.mode = "userspace"
+        elif self.net:
+            self.mode = "both"
+
+    def _open_tun(self, config: Config) -> bool:
+        """Open the TUN device; False where the mode can do without and the host has none."""
+        interface = config.interface
         try:
             info = self.engine.open_tun(interface.name, interface.mtu_bytes)
         except OSError as error:
-            raise StartError("tun_failed", *explain_tun(error, interface.name)) from error
+            why, remedy = explain_tun(error, interface.name)
+            if interface.mode != "auto" or error.errno not in NO_TUN:
+                raise StartError("tun_failed", why, remedy) from error
+            reason = f"{why}; running in userspace, by proxies and forwards only"
+            self._conditions.set("tun_missing", "info", reason, remedy)
+            return False
         self._adopt(info, interface.mtu_bytes)
         self._host.set_link(self.ifindex, up=True, mtu_bytes=interface.mtu_bytes)
+        return True
+
+    def _open_net(self, config: Config) -> None:
+        try:
+            self.net = TunnelNet(self.engine, own_addresses(config))
+        except ValueError as error:
+            remedy = "Raise memory_limit, or list at most 16 interface.addresses."
+            raise StartError("userspace_failed", str(error), remedy) from error
 
     def _bring_up(self, config: Config) -> None:
         """Bind the UDP port, or a free one when it is taken."""
@@ -259,8 +283,11 @@ class Device:
             )
         else:
             self._conditions.clear("own_peer")
-        if self.mode != "tun":
-            wanted = replace(wanted, default_route=frozenset())
+        if self.net:
+            self.net.set_addresses(own_addresses(config))
+        if not self.ifindex:
+            nothing = frozenset[Any]()
+            wanted = replace(wanted, addresses=nothing, routes=nothing, default_route=nothing)
         changes = d.diff(self.running(), wanted)
         before, self.config = self.config, config
         if self._applied and needs_restart(before, config):
@@ -367,6 +394,8 @@ class Device:
 
     def on_event(self, event: Event) -> None:
         """Act on what the engine noticed."""
+        if self.net:
+            self.net.on_event(event)
         if action := EVENTS.get(event.kind):
             action(self, event)
 
@@ -478,6 +507,11 @@ class Device:
     def on_reload(self) -> None:
         """What `wg` changed is over: the file decides again."""
         self._conditions.clear("no_private_key")
+
+
+def own_addresses(config: Config) -> tuple[str, ...]:
+    """Return our addresses in the tunnel without their masks."""
+    return tuple(str(address.ip) for address in config.interface.addresses)
 
 
 def needs_restart(before: Config, after: Config) -> bool:

@@ -89,6 +89,18 @@ class TunnelNet:
         """Let connections to a port of our tunnel addresses reach one of the host's."""
         return self.stack.forward_tcp(port, Endpoint(host, target_port))
 
+    def forward_udp(self, port: int, host: str, target_port: int) -> int:
+        """The same for datagrams."""
+        return self.stack.forward_udp(port, Endpoint(host, target_port))
+
+    def associate(self, host: str, port: int, target: str, target_port: int) -> int:
+        """Carry datagrams to a UDP port of the host to an address in the tunnel, and back."""
+        return self.stack.associate(Endpoint(host, port), Endpoint(target, target_port))[0]
+
+    def associate_socks(self, host: str, client: str, client_port: int) -> tuple[int, int]:
+        """Bind a UDP port at `host` for one SOCKS client; return the flow and the port."""
+        return self.stack.associate_socks(Endpoint(host, 0), Endpoint(client, client_port))
+
     async def open_connection(
         self, host: str, port: int, timeout_s: float = DIAL_TIMEOUT_S
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -26,9 +26,16 @@ def endpoint_text(endpoint: Endpoint | None) -> str:
     return f"{host}:{endpoint.port}"
 
 
-def view_range(device: Device, network: str) -> RangeStatus:
-    """Return an allowed range, and whether the host leads it into the tunnel."""
-    return RangeStatus(network, device.footprint.is_routed(ip_network(network)))
+def is_routed(device: Device, network: str) -> bool:
+    """Return whether a range leads into the tunnel: without a TUN device each does."""
+    return device.mode == "userspace" or device.footprint.is_routed(ip_network(network))
+
+
+def view_addresses(device: Device) -> tuple[str, ...]:
+    """Return our addresses in the tunnel, as far as they are in use."""
+    if device.mode == "userspace":
+        return tuple(sorted(str(a) for a in device.config.interface.addresses))
+    return tuple(sorted(str(a) for a in device.footprint.addresses))
 
 
 def view_peer(device: Device, peer: PeerStatus, name: str) -> PeerView:
@@ -45,9 +52,7 @@ def view_peer(device: Device, peer: PeerStatus, name: str) -> PeerView:
         tx_bytes=peer.tx_bytes,
         keepalive_s=peer.keepalive_s,
         preshared_key=peer.preshared_key != NO_KEY,
-        ranges=tuple(
-            RangeStatus(n, device.footprint.is_routed(ip_network(n))) for n in peer.allowed_ips
-        ),
+        ranges=tuple(RangeStatus(n, is_routed(device, n)) for n in peer.allowed_ips),
     )
 
 
@@ -76,7 +81,7 @@ def view(
         fwmark=engine.fwmark,
         mtu_bytes=device.book.mtu_bytes,
         mode=device.mode,
-        addresses=tuple(sorted(str(a) for a in device.footprint.addresses)),
+        addresses=view_addresses(device),
         default_route=bool(device.footprint.default_versions),
         peers=tuple(peers),
         drops=device.engine.drops(),

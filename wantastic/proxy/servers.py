@@ -15,7 +15,6 @@ import errno
 import ipaddress
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 from wantastic.device.userspace import TunnelNet
 from wantastic.proxy import http, socks5
@@ -168,8 +167,7 @@ class Socks5Listener(Listener):
     ) -> None:
         super().__init__(dialler, host, port)
         self._credentials = credentials
-        # Set by who can: serves UDP ASSOCIATE until the control connection ends.
-        self.associate: Callable[[socket.socket, socks5.Socks5Server], object] | None = None
+        self._associations: set[asyncio.Task[None]] = set()
 
     async def open(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -177,8 +175,8 @@ class Socks5Listener(Listener):
         request = await _receive_request(connection, opening)
         if not isinstance(request, socks5.Request):
             return
-        if request.command is not socks5.Command.CONNECT:
-            opening.refuse(socks5.Reply.COMMAND_NOT_SUPPORTED)
+        if request.command is socks5.Command.UDP_ASSOCIATE:
+            self._associate(connection, opening, request.target)
             await loop.sock_sendall(connection, opening.data_to_send())
             return
         try:
@@ -195,6 +193,37 @@ class Socks5Listener(Listener):
             self._dialler.net.close(flow)
             raise
         self._dialler.net.splice(flow, connection, opening.rest())
+
+    def _associate(
+        self, connection: socket.socket, opening: socks5.Socks5Server, sender: Target
+    ) -> None:
+        """Open a UDP port beside the control connection, for as long as that one lasts."""
+        ours, client = connection.getsockname()[0], connection.getpeername()[0]
+        try:
+            flow, port = self._dialler.net.associate_socks(ours, client, sender.port)
+        except OSError:
+            opening.refuse(socks5.Reply.GENERAL_FAILURE)
+            return
+        opening.accept(Target(ours, port))
+        held = connection.dup()
+        held.setblocking(False)
+        task = asyncio.get_running_loop().create_task(self._hold(held, flow))
+        self._associations.add(task)
+        task.add_done_callback(self._associations.discard)
+
+    async def _hold(self, control: socket.socket, flow: int) -> None:
+        with control, contextlib.suppress(OSError):
+            try:
+                while await asyncio.get_running_loop().sock_recv(control, READ_BYTES):
+                    continue
+            finally:
+                self._dialler.net.close(flow)
+
+    async def close(self) -> None:
+        await super().close()
+        for task in list(self._associations):
+            task.cancel()
+        await asyncio.gather(*self._associations, return_exceptions=True)
 
 
 class HttpListener(Listener):

@@ -16,6 +16,7 @@ from tests.support.fake_host import FakeHost
 from tests.unit.config.test_parse import parse
 from wantastic.config.keys import encode_key
 from wantastic.config.model import Config
+from wantastic.device import device
 from wantastic.device import netlink as nl
 from wantastic.device.device import Device, StartError
 from wantastic.device.peers import endpoint_of
@@ -193,8 +194,30 @@ def test_a_taken_port_at_reload_keeps_the_old_one() -> None:
 def test_no_tun_says_why(code: int, word: str) -> None:
     bench = Bench(no_tun=code)
     with pytest.raises(StartError, match=word):
-        bench.start()
+        bench.start(wanted(interface__mode="tun" if code != errno.EBUSY else "auto"))
     assert not bench.engine.running
+
+
+def test_auto_goes_on_in_userspace_without_tun(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, ...]] = []
+
+    class Net:
+        def __init__(self, engine: object, addresses: tuple[str, ...]) -> None:
+            made.append(addresses)
+
+        def set_addresses(self, addresses: tuple[str, ...]) -> None:
+            made.append(addresses)
+
+    monkeypatch.setattr(device, "TunnelNet", Net)
+    bench = Bench(no_tun=errno.EPERM)
+    bench.start(wanted(interface__default_route=True, **LISTED))
+    assert bench.device.mode == "userspace"
+    assert bench.host.is_untouched
+    assert bench.codes() == ["tun_missing"]
+    assert set(made) == {("10.0.0.2",)}
+    bench.device.apply(wanted(interface__addresses=["10.0.0.3/32"]), ALICE_PRIVATE)
+    assert made[-1] == ("10.0.0.3",)
+    assert "restart_needed" not in bench.codes()
 
 
 def test_a_refused_address_is_a_condition_and_tried_again() -> None:
