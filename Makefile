@@ -74,7 +74,8 @@ bench-flood: build ## Handshake floods against us and wireguard-go (root)
 
 fuzz: $(STAMP) ## Every fuzz target for MINUTES=1; TARGET=room:name for one
 	@$(NEED) $(FUZZ_PACKAGES)
-	@$(PY) -m tests.fuzz.run --minutes $(MINUTES) $(addprefix --target ,$(TARGET))
+	@$(PY) -m tests.fuzz.run --minutes $(MINUTES) $(addprefix --target ,$(TARGET)) \
+		$(addprefix --seed ,$(SEED))
 
 soak: build ## Ten minutes of traffic, memory must stay flat (root); WANTASTIC_SOAK_S for longer
 	@$(NEED) $(TEST_PACKAGES)

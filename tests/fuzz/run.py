@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -74,7 +75,7 @@ def _static_python() -> str:
     return str(folder / str(sysconfig.get_config_var("LIBRARY")))
 
 
-def run_native(host: Path, target: str, seconds: int) -> tuple[bool, str]:
+def run_native(host: Path, target: str, seconds: int, seed: int) -> tuple[bool, str]:
     """Run one target; return whether it found nothing, and a line about the run."""
     slug = target.replace(":", "_")
     corpus, findings = BUILD / "corpus" / slug, BUILD / "findings" / slug
@@ -84,7 +85,13 @@ def run_native(host: Path, target: str, seconds: int) -> tuple[bool, str]:
     done = subprocess.run(
         [
             *(str(host), f"-max_total_time={seconds}", "-max_len=4096", "-timeout=20"),
-            *("-print_final_stats=1", f"-artifact_prefix={findings}/", str(corpus), *seeds),
+            *(
+                f"-seed={seed}",
+                "-print_final_stats=1",
+                f"-artifact_prefix={findings}/",
+                str(corpus),
+                *seeds,
+            ),
         ],
         env={
             **os.environ,
@@ -107,7 +114,7 @@ def run_native(host: Path, target: str, seconds: int) -> tuple[bool, str]:
     return True, f"{int(runs.group(1)) if runs else 0:>12,} runs, {covered[-1:]} edges"
 
 
-def run_python(target: str, seconds: int, seed: int = 1) -> tuple[bool, str]:
+def run_python(target: str, seconds: int, seed: int) -> tuple[bool, str]:
     """Mutate seeds and random bytes into a Python parser; only its own errors may come."""
     function = PYTHON_TARGETS[target]
     rng = random.Random(seed)
@@ -155,7 +162,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1, help="for each target")
     parser.add_argument("--target", action="append", help="ROOM:NAME; all when absent")
+    parser.add_argument("--seed", type=int, default=0, help="0 draws one")
     options = parser.parse_args()
+    options.seed = options.seed or secrets.randbelow(2**31)
     native = [t for t in native_targets() if not options.target or t in options.target]
     python = [t for t in PYTHON_TARGETS if not options.target or t in options.target]
     if not native and not python:
@@ -170,7 +179,9 @@ def main() -> int:
 
     def run(target: str) -> tuple[bool, str]:
         return (
-            run_native(host, target, seconds) if target in native else run_python(target, seconds)
+            run_native(host, target, seconds, options.seed)
+            if target in native
+            else run_python(target, seconds, options.seed)
         )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
