@@ -31,6 +31,8 @@ def test_traffic_goes_both_ways() -> None:
     last = states[-1]
     assert last["pongs"] >= last["pings"] - 1 > 0
     assert last["udp_returned"] > 0.9 * last["udp_sent"] > 0
+    assert last["pages"] >= 2
+    assert last["page_bytes"] == 256 * 1024
     left, right = last["nodes"]
     assert min(left["rx_bytes"], right["tx_bytes"]) > 100_000
     assert 0 < left["handshake_ms"] < 1000
@@ -49,6 +51,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert "\x1b" not in done.stdout
     assert "ping" in done.stdout
     assert "handshake in" in done.stdout
+    assert "SOCKS5 pages" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from cext.engine.engine import Endpoint
+from tests.support.agent import PROGRAM
+from tests.support.peers import ROOT
 from tests.support.userspace_pair import Node, Pair, echo, tcp_server
 from wantastic.config.model import DnsConfig, DnsServer, HostPort
 from wantastic.device.userspace import TunnelNet
@@ -244,6 +248,40 @@ def test_7_udp_associate_lasts_as_long_as_its_connection() -> None:
         await socks.close()
         client.close()
         server.close()
+
+    run(test)
+
+
+def test_8_nc_is_a_connection(tmp_path: Path) -> None:
+    data = os.urandom(8_000_000)
+
+    async def nc(*arguments: str) -> tuple[int, bytes, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            *PROGRAM, "nc", *arguments, stdin=-1, stdout=-1, stderr=-1, cwd=ROOT
+        )
+        output, error = await process.communicate(data)
+        return process.returncode or 0, output, error
+
+    async def test(made: Setup) -> None:
+        with tcp_server(echo) as target:
+            made.pair.right.stack.forward_tcp(7, target)
+            login = Credentials("me", "secret")
+            socks = Socks5Listener(made.dialler, "127.0.0.1", 0, None)
+            locked = Socks5Listener(made.dialler, "127.0.0.1", 0, login)
+            at = f"-proxy=127.0.0.1:{socks.port}"
+            assert await nc(at, "10.9.0.2", "7") == (0, data, b"")
+            status, _, error = await nc(at, "fd09::2", "8")
+            assert (status, b"connection refused" in error) == (1, True)
+            status, _, error = await nc(f"-proxy=127.0.0.1:{locked.port}", "10.9.0.2", "7")
+            assert (status, b"password" in error) == (1, True)
+            listen = {"listen": f"127.0.0.1:{locked.port}", "user": "me", "password": "secret"}
+            path = tmp_path / "config.json"
+            path.write_text(json.dumps({"proxy": {"socks5": listen}}))
+            path.chmod(0o600)
+            assert await nc("-config", str(path), "10.9.0.2", "7") == (0, data, b"")
+            assert (await nc("10.9.0.2"))[0] == 2
+            await socks.close()
+            await locked.close()
 
     run(test)
 

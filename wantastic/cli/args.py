@@ -91,6 +91,7 @@ Command: TypeAlias = Run | Check | ShowStatus | Interface | Subcommand | Help | 
 # Name -> module with `run(arguments: Sequence[str]) -> int`, imported when it is used.
 SUBCOMMANDS: dict[str, str] = {
     "demo": "wantastic.cli.demo",
+    "nc": "wantastic.cli.nc",
     "conformance": "wantastic.control.conformance",
 }
 

@@ -20,11 +20,13 @@ from wantastic.cli.args import UsageError
 from wantastic.cli.status import size
 
 if TYPE_CHECKING:
+    from wantastic.cli.demo_web import DemoWeb
     from wantastic.device.loopback import Node, Pair
 
 TICK_S = 0.05
 SHOW_S = 1.0
 PING_EVERY = 4
+FETCH_EVERY = 10
 DATAGRAMS_PER_TICK = 20
 PAYLOAD_BYTES = 1200
 CLEAR = "\x1b[H\x1b[J"
@@ -64,34 +66,44 @@ def run(arguments: Sequence[str]) -> int:
 
 async def show(options: Options) -> int:
     """Start the pair, keep traffic going, print until the end."""
+    from wantastic.cli.demo_web import DemoWeb
     from wantastic.device.loopback import Pair
 
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     pair, started = Pair(), time.monotonic()
+    web = DemoWeb(pair)
+    fetching: asyncio.Task[None] | None = None
     live = sys.stdout.isatty() and not options.json
     try:
         pair.start()
+        await web.start()
         shown = started
         ticks = 0
         while not ended.is_set():
             drive(pair, ticks)
+            if ticks % FETCH_EVERY == 0 and (fetching is None or fetching.done()):
+                fetching = loop.create_task(web.fetch())
             ticks += 1
             now = time.monotonic()
             if options.seconds is not None and now - started >= options.seconds:
                 break
             if now - shown >= SHOW_S:
                 shown = now
-                put(pair, now - started, options, live)
+                put(pair, web, now - started, options, live)
             try:
                 await asyncio.wait_for(ended.wait(), TICK_S)
             except TimeoutError:
                 continue
         await asyncio.sleep(TICK_S)
-        put(pair, time.monotonic() - started, options, live)
-        return finish(pair, options)
+        put(pair, web, time.monotonic() - started, options, live)
+        return finish(pair, web, options)
     finally:
+        if fetching:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+        await web.close()
         pair.close()
 
 
@@ -103,19 +115,20 @@ def drive(pair: Pair, tick: int) -> None:
         pair.datagrams(DATAGRAMS_PER_TICK, bytes(PAYLOAD_BYTES))
 
 
-def finish(pair: Pair, options: Options) -> int:
+def finish(pair: Pair, web: DemoWeb, options: Options) -> int:
     """Say how it went."""
-    if pair.traffic.pongs:
+    if pair.traffic.pongs and web.fetches.fetched and not web.fetches.wrong:
         if not options.json:
             sys.stdout.write("Stopped. Both devices are gone.\n")
         return exits.OK
-    sys.stderr.write("wantasticd: no packet came through the tunnel\n")
+    what = "no page" if pair.traffic.pongs else "no packet"
+    sys.stderr.write(f"wantasticd: {what} came through the tunnel\n")
     return exits.FAILED
 
 
-def put(pair: Pair, elapsed_s: float, options: Options, live: bool) -> None:
+def put(pair: Pair, web: DemoWeb, elapsed_s: float, options: Options, live: bool) -> None:
     """Print the present state in the form that fits."""
-    state = gather(pair, elapsed_s)
+    state = gather(pair, web, elapsed_s)
     if options.json:
         sys.stdout.write(json.dumps(state) + "\n")
     elif live:
@@ -125,7 +138,7 @@ def put(pair: Pair, elapsed_s: float, options: Options, live: bool) -> None:
     sys.stdout.flush()
 
 
-def gather(pair: Pair, elapsed_s: float) -> dict[str, Any]:
+def gather(pair: Pair, web: DemoWeb, elapsed_s: float) -> dict[str, Any]:
     """Return everything that is shown."""
     traffic = pair.traffic
     return {
@@ -136,6 +149,11 @@ def gather(pair: Pair, elapsed_s: float) -> dict[str, Any]:
         "rtt_ms": round(traffic.last_rtt_ns / 1e6, 3),
         "udp_sent": traffic.datagrams,
         "udp_returned": traffic.echoes,
+        "socks5": f"127.0.0.1:{web.proxy_port}",
+        "pages_asked": web.fetches.asked,
+        "pages": web.fetches.fetched,
+        "page_bytes": len(web.page),
+        "page_ms": round(web.fetches.last_ms, 1),
     }
 
 
@@ -170,6 +188,9 @@ def table(state: dict[str, Any]) -> str:
         f"ping through the tunnel: {state['pongs']} of {state['pings']} answered,"
         f" last in {state['rtt_ms']:.2f} ms",
         f"UDP through the tunnel:  {state['udp_returned']} of {state['udp_sent']} datagrams back",
+        f"web through the tunnel:  {state['pages']} of {state['pages_asked']} pages of"
+        f" {size(state['page_bytes'])}, last in {state['page_ms']:.0f} ms",
+        f"try it: curl --socks5 {state['socks5']} -o page http://10.77.0.2/",
     ]
     for node in state["nodes"]:
         for reason, count in sorted(node["drops"].items()):
@@ -186,5 +207,6 @@ def line(state: dict[str, Any]) -> str:
     return (
         f"{state['seconds']:6.1f} s  {shake}  ping {state['pongs']}/{state['pings']}"
         f" {state['rtt_ms']:.2f} ms  UDP {state['udp_returned']}/{state['udp_sent']}"
+        f"  SOCKS5 pages {state['pages']}/{state['pages_asked']}"
         f"  received {size(left['rx_bytes'])}  sent {size(left['tx_bytes'])}"
     )

@@ -8,6 +8,7 @@ Usage: wantasticd -config FILE [-exit-node] [-v]
        wantasticd -status [-interface NAME] [--json]
        wantasticd -auth-url URL | -token TOKEN | -token-file PATH
        wantasticd [-f] NAME
+       wantasticd nc [-config FILE] HOST PORT
        wantasticd demo [--seconds N] [--json]
        wantasticd conformance ...
 """
@@ -39,6 +40,10 @@ As wireguard-go does, for wg-quick with
 WG_QUICK_USERSPACE_IMPLEMENTATION=wantasticd:
   NAME              make the interface NAME, to be configured by wg; runs behind
   -f                ... in the foreground
+
+Through a running agent's SOCKS5 proxy:
+  nc HOST PORT      standard input and output as one connection in the tunnel,
+                    as in: ssh -o ProxyCommand="wantasticd nc %h %p" HOST
 
 Try it without root and without a server:
   demo              two devices on this machine, traffic between them, live
