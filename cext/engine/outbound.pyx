@@ -160,7 +160,9 @@ cdef void outbound_flush(engine_core *core, uint64_t now_ns) noexcept nogil:
         seal_batch(core, out.jobs, out.job_count)
     udp_send(&core.udp, out.runs, out.run_count)
     for i in range(out.run_count):
-        wg_send_done(core.device, now_ns, out.peers[i], out.counts[i], out.runs[i].length, True)
+        # What did not leave cannot be answered: it must not start the wait for an answer.
+        wg_send_done(core.device, now_ns, out.peers[i], out.counts[i], out.runs[i].length,
+                     out.runs[i].error == 0)
         core.statistics.tx_packets += out.counts[i]
         core.statistics.tx_bytes += out.runs[i].length
     for i in range(out.run_count):

@@ -18,6 +18,9 @@ from wantastic.device.host import Host
 from wantastic.device.netlink import RT_TABLE_MAIN
 from wantastic.telemetry.log import Log
 
+# What a kernel says that has no IPv6, or in which it is switched off.
+NO_IPV6 = {errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EACCES}
+
 
 @contextlib.contextmanager
 def ignore(*codes: int) -> Iterator[None]:
@@ -98,9 +101,10 @@ class Footprint:
         try:
             default.add(version)
         except OSError as error:
-            if version == 4:
+            # A host without IPv6 has no IPv6 traffic to lead into the tunnel. Any other
+            # failure would let it leave outside.
+            if version == 4 or error.errno not in NO_IPV6:
                 raise
-            # A host without IPv6 has no IPv6 traffic to lead into the tunnel.
             self._log.warning("no IPv6 default route", reason=error.strerror)
 
     def drop_default(self) -> None:

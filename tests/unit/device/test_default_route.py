@@ -10,6 +10,8 @@ import pytest
 from tests.support.fake_host import FakeHost
 from wantastic.device import netlink as nl
 from wantastic.device.default_route import DefaultRoute, free_table
+from wantastic.device.footprint import Footprint
+from wantastic.telemetry.log import Log
 
 V4 = ip_network("0.0.0.0/0")
 RULES4 = [nl.Rule(4, 51820, not_fwmark=51820), nl.Rule(4, 254, suppress_prefixlength=0)]
@@ -51,6 +53,23 @@ def test_a_refusal_leaves_nothing_behind(name: str) -> None:
     host = FakeHost(refused={name: errno.EOPNOTSUPP})
     with pytest.raises(OSError, match=r"."):
         DefaultRoute(host, 77, 51820).add(4)
+    assert host.is_untouched
+
+
+@pytest.mark.parametrize(
+    ("code", "taken"), [(errno.EOPNOTSUPP, True), (errno.EACCES, True), (errno.ENOBUFS, False)]
+)
+def test_only_a_host_without_ipv6_goes_without_its_route(code: int, taken: bool) -> None:
+    """Anything else would let IPv6 traffic leave outside the tunnel."""
+    host = FakeHost(refused={"add_route6": code})
+    footprint = Footprint(host, Log(sink=lambda level, line: None))
+    footprint.ifindex = 77
+    if taken:
+        footprint.take_default(frozenset({4, 6}), 51820)
+        assert footprint.has_default
+        return
+    with pytest.raises(OSError, match=r"."):
+        footprint.take_default(frozenset({4, 6}), 51820)
     assert host.is_untouched
 
 
