@@ -193,6 +193,7 @@ cdef extern from "netstack/tcb.h" nogil:
         uint32_t baseline_us
         uint16_t samples
         uint16_t css_rounds
+        uint32_t flight_max
 
     struct tcp_flow:
         flow_tuple tuple

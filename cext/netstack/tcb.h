@@ -107,6 +107,7 @@ struct cubic {
  * @baseline_us: RTT when conservative slow start began
  * @samples:	RTT samples in this round
  * @css_rounds:	Rounds spent in conservative slow start
+ * @flight_max:	Most that was in flight in this round
  */
 struct hystart {
 	uint32_t round_end;
@@ -115,7 +116,7 @@ struct hystart {
 	uint32_t baseline_us;
 	uint16_t samples;
 	uint16_t css_rounds;
-	uint32_t unused;
+	uint32_t flight_max;
 };
 
 /**

@@ -8,6 +8,8 @@ from cext.netstack.layout cimport netstack, tcp_flow
 cdef void congestion_init(netstack *s, tcp_flow *t) noexcept nogil
 # `acked` bytes left the network (cumulatively or by SACK) while nothing is missing.
 cdef void congestion_acked(netstack *s, tcp_flow *t, uint32_t acked) noexcept nogil
+# New data went out.
+cdef void congestion_sent(tcp_flow *t) noexcept nogil
 # One RTT sample of the present round, for HyStart++.
 cdef void congestion_rtt(netstack *s, tcp_flow *t, uint32_t rtt_us) noexcept nogil
 # Loss: the new ssthresh. cwnd is the caller's.

@@ -54,6 +54,27 @@ cdef void congestion_init(netstack *s, tcp_flow *t) noexcept nogil:
     t.hystart.round_end = t.snd_nxt
     t.hystart.last_min_us = t.hystart.min_us = 0xffffffffu
     t.hystart.samples = 0
+    t.hystart.flight_max = 0
+
+
+cdef void congestion_sent(tcp_flow *t) noexcept nogil:
+    cdef uint32_t flight = t.snd_nxt - t.snd_una
+
+    if t.flags & TF_HYSTART and flight > t.hystart.flight_max:
+        t.hystart.flight_max = flight
+
+
+cdef bint filled_half(tcp_flow *t, uint32_t acked) noexcept nogil:
+    """Whether half of cwnd was in use, though it did not limit the sender (RFC 9438 5.8).
+
+    In the first slow start the whole round counts, not only what this ACK finds, so that
+    who writes in bursts grows to twice his burst; Linux does the same.
+    """
+    cdef uint32_t flight = tcp_pipe(t) + acked
+
+    if t.flags & TF_HYSTART:
+        return t.cwnd < 2 * <uint64_t> t.hystart.flight_max
+    return t.cwnd <= 2 * <uint64_t> flight
 
 
 cdef void leave_hystart(tcp_flow *t) noexcept nogil:
@@ -96,7 +117,7 @@ cdef void congestion_rtt(netstack *s, tcp_flow *t, uint32_t rtt_us) noexcept nog
         t.hystart.css_rounds = 0
 
 
-cdef inline void end_round(tcp_flow *t) noexcept nogil:
+cdef inline void end_round(tcp_flow *t, uint32_t acked) noexcept nogil:
     """A round of slow start ends when what was sent at its start is acknowledged."""
     if not seq_geq(t.snd_una, t.hystart.round_end):
         return
@@ -104,6 +125,7 @@ cdef inline void end_round(tcp_flow *t) noexcept nogil:
     t.hystart.last_min_us = t.hystart.min_us
     t.hystart.min_us = 0xffffffffu
     t.hystart.samples = 0
+    t.hystart.flight_max = t.snd_nxt - t.snd_una + acked
     if t.flags & TF_HYSTART_CSS:
         t.hystart.css_rounds += 1
         if t.hystart.css_rounds >= CSS_ROUNDS:
@@ -172,13 +194,14 @@ cdef void grow_cubic(netstack *s, tcp_flow *t, uint32_t acked) noexcept nogil:
 
 cdef void congestion_acked(netstack *s, tcp_flow *t, uint32_t acked) noexcept nogil:
     cdef uint32_t room
+    cdef bint filled
 
     if t.cwnd < t.ssthresh:
+        # The ACK that ends a round is the last that the round speaks for.
+        filled = t.flags & TF_CWND_LIMITED != 0 or filled_half(t, acked)
         if t.flags & TF_HYSTART:
-            end_round(t)
-        # What was in flight before this ACK filled more than half of cwnd: RFC 9438 5.8
-        # lets slow start go on.
-        if not t.flags & TF_CWND_LIMITED and 2 * (tcp_pipe(t) + acked) < t.cwnd:
+            end_round(t, acked)
+        if not filled:
             return
         if t.flags & TF_HYSTART_CSS:
             t.cwnd += acked // CSS_GROWTH_DIVISOR

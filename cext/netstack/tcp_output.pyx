@@ -33,7 +33,7 @@ from cext.netstack.layout cimport (
     flow_tuple, netstack, ns_packet, slab_block, tcp_flow, time_wait,
 )
 from cext.netstack.slab cimport slab_take
-from cext.netstack.tcp_congestion cimport congestion_idle
+from cext.netstack.tcp_congestion cimport congestion_idle, congestion_sent
 from cext.netstack.tcp_options cimport tcp_write_sacks, tcp_write_syn_options, tcp_write_timestamp
 from cext.netstack.tcp_receive cimport receive_window
 from cext.netstack.tcp_recovery cimport recovery_set_timer
@@ -258,6 +258,7 @@ cdef bint send_new(netstack *s, tcp_flow *t, ns_packet *out) noexcept nogil:
     if not fits_cwnd(t, block_span(b)):
         return False
     send_block(s, t, t.tx_next, out)
+    congestion_sent(t)
     if t.tx_next == NS_NIL and tcp_pipe(t) < t.cwnd:
         # Ran dry: what is delivered from here on says nothing about the path.
         t.flags &= ~<uint32_t> TF_CWND_LIMITED
