@@ -10,7 +10,7 @@ BUILD_PACKAGES := gcc libc6-dev make python3-dev python3-venv libssl-dev
 TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump \
 	wireguard-go wireguard-tools libfaketime libsodium-dev shellcheck qemu-user valgrind \
 	ncat iptables busybox systemd \
-	postgresql-15 chromium chromium-driver
+	postgresql-15 chromium chromium-driver linux-source-6.12
 BINARY_PACKAGES := $(BUILD_PACKAGES) binutils patch perl xz-utils
 QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16

@@ -1,30 +1,27 @@
-"""Packetdrill scripts: ours, and the kernel's where Debian's linux-source is unpacked.
-
-NETSTACK_KERNEL_SCRIPTS names tools/testing/selftests/net/packetdrill of a kernel tree.
-"""
+"""Packetdrill scripts: ours, and the kernel's out of Debian's linux-source package."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.support import packetdrill
+from tests.support import kernel_scripts, packetdrill
 
 OURS = sorted(Path(__file__).with_name("packetdrill").glob("*.pkt"))
-KERNEL = Path(os.environ.get("NETSTACK_KERNEL_SCRIPTS", "/nonexistent"))
-
-LESS_GREEDY = "an application-limited sender's cwnd grows by a segment or two less than Linux's"
+RUN = [
+    f"tcp_slow_start_slow-start-{name}"
+    for name in (
+        "ack-per-1pkt", "ack-per-2pkt", "ack-per-2pkt-send-5pkt", "ack-per-2pkt-send-6pkt",
+        "ack-per-4pkt", "after-idle", "after-win-update", "app-limited",
+        "app-limited-9-packets-out", "fq-ack-per-2pkt",
+    )
+]  # fmt: skip
 
 # Script of the kernel -> why it is not for this stack.
 SKIPPED = {
     "tcp_inq_client": "SIOCINQ and TCP_INQ are the consumer's",
     "tcp_inq_server": "SIOCINQ and TCP_INQ are the consumer's",
-    "tcp_slow_start_slow-start-ack-per-2pkt-send-5pkt": "cwnd grows while 5 of 10 are in flight",
-    "tcp_slow_start_slow-start-app-limited": LESS_GREEDY,
-    "tcp_slow_start_slow-start-app-limited-9-packets-out": LESS_GREEDY,
-    "tcp_slow_start_slow-start-after-win-update": "the runner has no time ranges",
     "tcp_md5_md5-only-on-client-ack": "TCP-MD5 is not implemented",
     **{
         f"tcp_zerocopy_{name}": "MSG_ZEROCOPY is an interface of the kernel's sockets"
@@ -36,9 +33,10 @@ SKIPPED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("path", OURS, ids=lambda p: p.stem)
-def test_our_scripts(path: Path) -> None:
-    packetdrill.run(path)
+def test_our_scripts(path: Path, version: int) -> None:
+    packetdrill.run(path, version)
 
 
 def test_a_wrong_script_fails(tmp_path: Path) -> None:
@@ -48,12 +46,19 @@ def test_a_wrong_script_fails(tmp_path: Path) -> None:
         packetdrill.run(wrong)
 
 
-def kernel_scripts() -> list[Path]:
-    return [path for path in sorted(KERNEL.glob("*.pkt")) if path.stem not in SKIPPED]
+@pytest.fixture(scope="module")
+def scripts() -> dict[str, Path]:
+    if not kernel_scripts.ARCHIVE.exists():
+        pytest.skip(f"Debian's {kernel_scripts.PACKAGE} is not installed")
+    folder = kernel_scripts.unpack(kernel_scripts.ARCHIVE)
+    return {path.stem: path for path in folder.glob("*.pkt")}
 
 
-if KERNEL.is_dir():
+def test_kernel_scripts_are_run_or_named(scripts: dict[str, Path]) -> None:
+    assert scripts.keys() == {*RUN, *SKIPPED}
 
-    @pytest.mark.parametrize("path", kernel_scripts(), ids=lambda p: p.stem)
-    def test_kernel_scripts(path: Path) -> None:
-        packetdrill.run(path)
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("name", RUN)
+def test_kernel_scripts(scripts: dict[str, Path], name: str, version: int) -> None:
+    packetdrill.run(scripts[name], version)

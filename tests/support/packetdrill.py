@@ -4,7 +4,9 @@ A subset of the language: one listening socket, `<` and `>` of TCP, write, shutd
 close, assertions about tcpi_snd_cwnd. Sequence numbers count from each side's SYN.
 Outbound data is compared by the bytes it covers, not by how it is cut: the scripts
 show what a host with segmentation offload hands down. PSH and windows are not
-compared. Whatever else a script asks for raises Unsupported with its line.
+compared. A range of times is held to; at a single time it is enough to have sent by
+then, because those of the scripts follow the kernel's pacing. Whatever else a
+script asks for raises Unsupported with its line.
 """
 
 from __future__ import annotations
@@ -16,7 +18,12 @@ from cext.netstack import testing
 from tests.support import segments
 from tests.support.segments import ACK, FIN, PSH, RST, SYN, Segment
 
-OURS, THEIRS = ("192.168.0.1", 8080), ("192.0.2.1", 40000)
+# IP version: our end, theirs, and the MTU that makes an MSS of 1460.
+ENDS = {
+    4: (("192.168.0.1", 8080), ("192.0.2.1", 40000), 1500),
+    6: (("fd3d:a0b:17d6::1", 8080), ("fd3d:fa7b:d17d::1", 40000), 1520),
+}
+TIME = re.compile(r"(\+?)(\d*\.?\d+)(?:~\+?(\d*\.?\d+))?\s+(.*)")
 FLAGS = {"S": SYN, ".": ACK, "F": FIN, "R": RST, "P": PSH}
 SEGMENT = re.compile(r"([<>])\s+([SFRP.]+)\s+(\d+):(\d+)\((\d+)\)(.*)")
 IGNORED = re.compile(r"(socket|setsockopt|bind|listen|accept|fcntl|getsockopt)\(")
@@ -31,25 +38,38 @@ class Mismatch(AssertionError):
 
 
 class Runner:
-    def __init__(self) -> None:
-        self.stack = testing.Stack(addresses=(OURS[0],), mtu=1500, ram_bytes=1 << 28)
-        self.stack.listen(OURS[1], space=1 << 20)
+    def __init__(self, version: int) -> None:
+        self.ours, self.theirs, mtu = ENDS[version]
+        self.stack = testing.Stack(addresses=(self.ours[0],), mtu=mtu, ram_bytes=1 << 28)
+        self.stack.listen(self.ours[1], space=1 << 20)
         self.now_ns = 10**15
         self.iss = 0
         self.handle = -1
         self.unsent = b""
         self.out: list[Segment] = []
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float, *, until_sent: bool = False) -> None:
         end = self.now_ns + round(seconds * 1e9)
         while (at := self.stack.poll_at()) is not None and at <= end:
             if at <= self.now_ns and not self.pull():
                 break
             self.now_ns = max(at, self.now_ns)
             self.stack.poll(self.now_ns)
+            if until_sent and (self.pull() or self.out):
+                return
         self.now_ns = end
         self.stack.poll(end)
         self.pull()
+
+    def between(self, first: float, last: float) -> None:
+        """The next segment leaves so many seconds from now."""
+        start = self.now_ns
+        if self.out:
+            raise Mismatch(f"sent {self.out[0]} too early")
+        self.advance(last, until_sent=True)
+        passed = (self.now_ns - start) / 1e9
+        if not self.out or passed < first:
+            raise Mismatch(f"sent {self.out[:1]} after {passed} s, not {first} to {last}")
 
     def pull(self) -> bool:
         """Events, what could not be written yet, packets; whether there were any."""
@@ -74,7 +94,7 @@ class Runner:
         opts = self.options(re.search(r"<(.*)>", rest))
         number = (self.iss + int(ack[1])) % 2**32 if ack else 0
         data = segments.tcp(
-            THEIRS, OURS, flags, start, number, bytes(length),
+            self.theirs, self.ours, flags, start, number, bytes(length),
             window=int(window[1]) if window else 65535, opts=opts,
         )  # fmt: skip
         self.stack.input(data, now_ns=self.now_ns)
@@ -142,20 +162,22 @@ class Runner:
             raise Unsupported(text)
 
 
-def run(path: Path) -> None:
-    """Run one script; Unsupported or Mismatch name the line."""
-    runner = Runner()
+def run(path: Path, version: int = 4) -> None:
+    """Run one script over IPv4 or IPv6; Unsupported or Mismatch name the line."""
+    runner = Runner(version)
     text = re.sub(r"`[^`]*`", "", path.read_text())
     for number, line in enumerate(text.splitlines(), 1):
         line = re.sub(r"//.*", "", line).strip()
-        timed = re.match(r"(\+?)(\d*\.?\d+)\s+(.*)", line)
+        timed = TIME.match(line)
         if not line or line.startswith(("#", "*")):
             continue
         if not timed:
             raise Unsupported(f"{path.name}: {line}")
         try:
-            if timed[1]:
+            if timed[3]:
+                runner.between(float(timed[2]), float(timed[3]))
+            elif timed[1]:
                 runner.advance(float(timed[2]))
-            runner.line(timed[3])
+            runner.line(timed[4])
         except (Unsupported, Mismatch) as error:
             raise type(error)(f"{path.name}:{number}: {line}: {error}") from None
