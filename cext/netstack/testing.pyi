@@ -131,6 +131,9 @@ class Stack:
     def app_connect(self, remote: Endpoint, to_send: int, local: Local = (None, 0)) -> int:
         """A native client that sends `to_send` bytes of the pattern, then half-closes."""
 
+    def app_serve(self) -> None:
+        """Let the native applications of a stack that no Network runs see their events."""
+
     def app_set(
         self,
         server_bytes: int = 0,

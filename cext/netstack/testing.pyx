@@ -512,6 +512,10 @@ cdef class Stack:
         self.native.flow[user - 1].handle = handle
         return handle
 
+    def app_serve(self):
+        """Let the native applications of a stack that no Network runs see their events."""
+        self.app_events()
+
     def app_set(self, server_bytes=0, space=None, stall_permille=0, chunk=0):
         self.native.server_bytes = server_bytes
         if space is not None:
