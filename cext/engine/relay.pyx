@@ -24,15 +24,16 @@ from cext.host.stream cimport (
 )
 from cext.host.tun cimport iovec
 from cext.netstack.layout cimport (
-    FLOW_UDP, NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED, NS_EVENT_PEER_CLOSED, NS_EVENT_SYN,
-    NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
+    FLOW_UDP, NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED, NS_EVENT_PEER_CLOSED,
+    NS_EVENT_SYN, NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
     NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT, NS_REASON_UNREACHABLE,
     NS_REFUSE_RESET, address_from_v4, flow_tuple, ns_event, ns_space,
     ref_kind,
 )
 from cext.netstack.stack cimport (
     ns_abort, ns_close, ns_connect, ns_listen, ns_next_event, ns_refuse, ns_send, ns_send_commit,
-    ns_send_space, ns_set_nagle, ns_set_receive_space, ns_set_user, ns_shutdown, ns_unlisten,
+    ns_send_space, ns_set_keepalive, ns_set_nagle, ns_set_receive_space, ns_set_user,
+    ns_shutdown, ns_unlisten,
 )
 from cext.wire.endpoint cimport WT_AF_INET, endpoint
 
@@ -42,6 +43,8 @@ cdef enum:
     PROTOCOL_TCP = 6
     # Until the host's side is known, this much may wait in the stack.
     SPACE_BEFORE_OPEN = 64 * 1024
+    # A peer that went away without a word must not hold a flow for ever.
+    KEEPALIVE_S = 600
 
 
 cdef int error_of(int result) noexcept nogil:
@@ -197,6 +200,7 @@ cdef void open_flow(relay *r, relay_flow *f) noexcept nogil:
     f.state = RELAY_OPEN
     f.flags |= RELAY_READABLE
     ns_set_nagle(r.stack, f.handle, False)
+    ns_set_keepalive(r.stack, f.handle, KEEPALIVE_S)
     ns_set_receive_space(r.stack, f.handle, r.space)
     if f.flags & RELAY_FIN_SEEN:
         give_end(r, f)
