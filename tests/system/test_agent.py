@@ -353,7 +353,7 @@ def test_the_document_s_file_as_printed(spaces: Spaces, hub: peers.Node, tmp_pat
 def test_a_full_disk_and_few_descriptors(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
-    netns.sh("mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(state))
+    netns.sh("mount", "-t", "tmpfs", "-o", "size=32k,mode=0700", "tmpfs", str(state))
     try:
         with agent(spaces[0], tmp_path, server(hub)) as device:
             admit(hub, device)
