@@ -400,7 +400,6 @@ def run(folder: Path, *flags: str, config: dict[str, Any] | str | None = None) -
         (("-config", "CONFIG", "-check"), {"threads": 0}, 3, ["threads", "1 to 16"]),
         (("-config", "CONFIG", "-check"), {}, 0, ["ok"]),
         (("-config", "/nonexistent"), None, 3, ["cannot be read"]),
-        (("-config", "CONFIG"), {"interface": {"mode": "userspace"}}, 4, ["userspace", "tun"]),
         (("-config", "CONFIG"), {"state_dir": "/proc/none"}, 8, ["state_dir"]),
         (("-bogus",), None, 2, ["-bogus", "Usage"]),
         ((), None, 2, ["nothing to do"]),
