@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 from typing import Protocol
 
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class SharedFolderError(OSError):
+    """Others may write to a folder: they could take our files away and put theirs there."""
+
+    def __init__(self, path: Path, mode: int) -> None:
+        super().__init__(errno.EPERM, "the folder is shared with others", str(path))
+        sticky = mode & stat.S_ISVTX
+        own = "set state_dir to a folder of the agent's own"
+        # /tmp and the like are meant to be shared.
+        self.remedy = (
+            f"{own[0].upper()}{own[1:]}." if sticky else f"Run `chmod go-w {path}`, or {own}."
+        )
+
 
 class Filesystem(Protocol):
     """Each operation raises OSError as the system call below it does."""
 
     def make_folder(self, path: Path, mode: int) -> None:
-        """Make a folder and its parents; one that exists gets at most `mode`.
+        """Make a folder of that mode, and its parents; one that exists stays as it is.
 
-        A folder that everybody may write to (sticky bit) is refused.
+        SharedFolderError when it exists and others may write to it.
         """
 
     def read(self, path: Path, limit: int) -> bytes:
@@ -35,15 +51,16 @@ class RealFilesystem:
 
     def make_folder(self, path: Path, mode: int) -> None:
         if not path.is_dir():
-            path.mkdir(mode=mode, parents=True, exist_ok=True)
-            self.sync_folder(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Without exist_ok: what somebody else made meanwhile is not ours to change.
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=mode)
+                # The umask may have taken from the mode what the owner needs.
+                path.chmod(mode)
+                self.sync_folder(path.parent)
         found = path.stat().st_mode
-        if found & stat.S_ISVTX:
-            # /tmp and the like: others may own files of our names there, and it is not
-            # ours to close.
-            raise OSError(errno.EPERM, "the folder is shared with others", str(path))
-        if found & 0o777 & ~mode:
-            path.chmod(mode)
+        if found & OTHERS_WRITE:
+            raise SharedFolderError(path, found)
 
     def read(self, path: Path, limit: int) -> bytes:
         with path.open("rb") as file:

@@ -50,7 +50,8 @@ class StoreError(Exception):
     def __init__(self, path: Path, action: str, error: OSError) -> None:
         self.path = path
         self.errno = error.errno or 0
-        self.remedy = REMEDIES.get(self.errno, "Check the file system that holds it.")
+        known = REMEDIES.get(self.errno, "Check the file system that holds it.")
+        self.remedy = str(getattr(error, "remedy", known))
         self.problem = f"{path}: cannot be {action}: {error.strerror or error}"
         super().__init__(f"{self.problem}. {self.remedy}")
 

@@ -5,7 +5,8 @@
     configuration   the last configuration that the control server gave
     record(name)    room for other rooms' values, such as a token
 
-Each is a Record: written only when it changes, atomically, 0600 in a 0700 folder.
+Each is a Record: written only when it changes, atomically, 0600. A folder that we make is
+0700; one that stands already is left as it is, and refused when others may write to it.
 Nothing here raises because a disk is full or read-only unless the caller has to know:
 save_state() reports through `trouble` and the agent goes on.
 """

@@ -180,13 +180,38 @@ def test_on_a_real_disk(tmp_path: Path) -> None:
     }
 
 
-def test_a_folder_that_everybody_shares_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
-    tmp_path.chmod(0o1777)
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o775, 0o722, 0o2770])
+def test_a_folder_that_others_write_to_is_refused_and_left_as_it_was(
+    tmp_path: Path, mode: int
+) -> None:
+    tmp_path.chmod(mode)
     with pytest.raises(StoreError, match="shared with others") as caught:
         Record(tmp_path, "r", RealFilesystem(), print).write(b"secret")
-    assert "set state_dir" in caught.value.remedy
-    assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+    assert "set state_dir" in caught.value.remedy.lower()
+    assert (f"chmod go-w {tmp_path}" in caught.value.remedy) == (mode != 0o1777)
+    assert tmp_path.stat().st_mode & 0o7777 == mode
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o750, 0o1755])
+def test_a_folder_that_stands_already_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    """/etc as state_dir must not become unreadable for everybody else."""
+    tmp_path.chmod(mode)
+    Record(tmp_path, "r", RealFilesystem(), print).write(b"secret")
+    assert tmp_path.stat().st_mode & 0o7777 == mode
+    assert (tmp_path / "r").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
+def test_a_folder_of_ours_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "state"
+    before = os.umask(umask)
+    try:
+        Record(folder, "r", RealFilesystem(), print).write(b"secret")
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o7777 == 0o700
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("rounds", [50, pytest.param(1000, marks=pytest.mark.slow)])
