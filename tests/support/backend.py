@@ -44,6 +44,7 @@ FAULTS: dict[str, str] = {
     "name stolen": "register.name",
     "key cloned": "register.clone",
     "one-off twice": "register.one-off",
+    "one-off answers once": "register.one-off",
     "refresh too late": "token.terms",
     "empty etag not modified": "configuration.full",
     "no etag": "configuration.full",
@@ -69,6 +70,8 @@ FAULTS: dict[str, str] = {
     "stream late": "watch.first",
     "stream ends": "watch.first",
     "stream ignores etag": "watch.known",
+    "stream silent": "watch.heartbeat",
+    "stream repeats": "watch.heartbeat",
     "certificate for another": "certificate.issued",
     "no certificate": "certificate.issued",
     "certificate unchecked": "certificate.bad",
@@ -76,6 +79,9 @@ FAULTS: dict[str, str] = {
     "rekey unasked": "rekey.unasked",
     "addresses shared": "devices.apart",
 }
+
+
+BEAT_S = 0.2
 
 
 @dataclass(slots=True)
@@ -136,7 +142,9 @@ class Backend:
                 raise Failure(pb.ERROR_DEVICE_ID_IN_USE)
         elif device is None:
             device = self._add(request, token)
-        elif self._has("again refused"):
+        elif self._has("again refused") or (
+            token == self._one_off and self._has("one-off answers once")
+        ):
             raise Failure(pb.ERROR_TOKEN_USED)
         again = device.device_id in self._registrations
         self._registrations.add(device.device_id)
@@ -194,6 +202,9 @@ class Backend:
         if self._has("stream late"):
             await asyncio.sleep(8)
         yield self._answer(device, "" if self._has("stream ignores etag") else request.known_etag)
+        while not self._has("stream silent"):
+            await asyncio.sleep(BEAT_S)
+            yield self._answer(device, "" if self._has("stream repeats") else "v1")
         await asyncio.sleep(30)
 
     # -- parts --

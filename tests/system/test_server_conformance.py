@@ -17,6 +17,8 @@ from wantastic.control.client import Server
 from wantastic.control.conformance_session import Session
 
 REUSABLE, ONE_OFF = "reusable-token", "one-off-token"
+# The backend's stream beats five times a second; the contract's minute is too long for a test.
+SILENCE_S = 2.0
 
 
 async def examine(faults: tuple[str, ...], library: transport.TransportName) -> dict[str, str]:
@@ -25,8 +27,8 @@ async def examine(faults: tuple[str, ...], library: transport.TransportName) -> 
     at = Server(HostPort("127.0.0.1", port), insecure=True)
     try:
         opened = await conformance.Target(at, transport.load(library)).open()
-        session = Session(opened, (REUSABLE,), ONE_OFF, "", os.urandom)
-        outcomes = await conformance.check(session, slow=False)
+        session = Session(opened, (REUSABLE,), ONE_OFF, "", os.urandom, silence_s=SILENCE_S)
+        outcomes = await conformance.check(session, slow=True)
         await session.close()
     finally:
         await server.stop(None)
@@ -36,8 +38,7 @@ async def examine(faults: tuple[str, ...], library: transport.TransportName) -> 
 @pytest.mark.parametrize("library", ["grpcio", "grpclib"])
 def test_a_backend_that_keeps_the_contract_passes(library: transport.TransportName) -> None:
     states = asyncio.run(examine((), library))
-    assert {rule for rule, state in states.items() if state == "fail"} == set()
-    assert {rule for rule, state in states.items() if state == "skip"} == {"watch.heartbeat"}
+    assert {rule for rule, state in states.items() if state != "ok"} == set()
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
@@ -47,9 +48,8 @@ def test_a_wrong_server_fails_on_its_rule(fault: str) -> None:
     assert FAULTS[fault] in failed, (fault, failed)
 
 
-def test_every_quick_rule_has_a_server_that_breaks_it() -> None:
-    quick = {rule.name for rule in conformance_rules.RULES if not rule.slow}
-    assert quick == set(FAULTS.values())
+def test_every_rule_has_a_server_that_breaks_it() -> None:
+    assert {rule.name for rule in conformance_rules.RULES} == set(FAULTS.values())
 
 
 def test_our_server_keeps_every_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,13 +174,17 @@ async def _one_off(session: Session) -> None:
     if not session.one_off:
         raise NotOffered("no --one-off-token-file was given")
 
+    let_in: list[tuple[str, str, pb.RegisterDeviceResponse]] = []
+
     async def redeem() -> str:
+        name, key = session.new_name(), session.new_key()
         try:
-            await session.register(session.one_off, session.new_name(), session.new_key())
+            reply = await session.register(session.one_off, name, key)
         except StatusError as failure:
             return failure.status
         except Broken:
             return "PERMISSION_DENIED"
+        let_in.append((name, key, reply))
         return "OK"
 
     statuses = await asyncio.gather(*(redeem() for _ in range(REDEMPTIONS)))
@@ -190,6 +194,14 @@ async def _one_off(session: Session) -> None:
     wrong = [s for s in statuses if s not in ("OK", "PERMISSION_DENIED", "UNAUTHENTICATED")]
     if wrong:
         raise Broken(f"the status is {wrong[0]} instead of PERMISSION_DENIED")
+    # As if the answer had been lost: the device's own token was never used.
+    name, key, first = let_in[0]
+    try:
+        again = await session.register(session.one_off, name, key)
+    except (StatusError, Broken) as failure:
+        raise Broken(f"the device that it let in is refused the second time: {failure}") from None
+    if (again.server_key, again.endpoint) != (first.server_key, first.endpoint):
+        raise Broken("the device that it let in gets another gateway the second time")
 
 
 # -- configuration ----------------------------------------------------------------------
@@ -399,14 +411,16 @@ async def _heartbeat(session: Session) -> None:
     stream = session.watch(request, session.device.token)
     try:
         await anext(stream)
-        async with asyncio.timeout(methods.HEARTBEAT_S + 5):
-            await anext(stream)
+        async with asyncio.timeout(session.silence_s):
+            beat = await anext(stream)
     except StopAsyncIteration:
         raise Broken("the stream ended") from None
     except TimeoutError:
-        raise Broken(f"silent for more than {methods.HEARTBEAT_S} s") from None
+        raise Broken(f"silent for more than {session.silence_s:.0f} s") from None
     finally:
         await stream.aclose()  # type: ignore[attr-defined]
+    if not beat.not_modified or beat.HasField("configuration"):
+        raise Broken("the heartbeat is not not_modified although nothing changed")
 
 
 # -- certificate and static key ---------------------------------------------------------
@@ -551,7 +565,7 @@ RULES: tuple[Rule, ...] = (
     Rule("register.unknown", "unknown fields are ignored", _register_unknown_fields, _NEW),
     Rule("register.name", "another key cannot take a device_id over", _stolen_name, _NEW),
     Rule("register.clone", "another device cannot have the same key", _cloned_key, _NEW),
-    Rule("register.one-off", "a one-off token lets in exactly one device", _one_off, _NEW),
+    Rule("register.one-off", "a one-off token lets in one device, and that again", _one_off, _NEW),
     Rule("token.terms", "the refresh comes before the expiry", _terms, _NEW),
     Rule("configuration.full", "an empty etag is answered with everything", _full, _NEW),
     Rule("configuration.addresses", "the device has addresses", _addresses, _HAS),

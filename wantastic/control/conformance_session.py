@@ -59,11 +59,15 @@ class Session:
         one_off: str,
         tenant: str,
         entropy: Callable[[int], bytes],
+        *,
+        silence_s: float = methods.HEARTBEAT_S + 5.0,
     ) -> None:
         self._transport = transport
         self._tokens = tokens
         self._entropy = entropy
         self.one_off = one_off
+        self.silence_s = silence_s
+        """How long a stream may be silent, with what the network may take."""
         self.tenant = tenant
         self.prefix = methods.PREFIXES[0]
         self.devices: list[Device] = []
