@@ -424,6 +424,15 @@ def test_conditions_of_other_rooms_count() -> None:
     assert world.conductor.state is State.RUNNING
 
 
+def test_dns_records_that_are_not_answered_are_told() -> None:
+    records = [{"name": "a.example", "type": "TXT", "value": "x"}]
+    world = World().enrol(received(1, stated(dns={"records": records})))
+    assert world.conditions.standing == {("dns_records_unused", "server"): "info"}
+    assert world.conductor.state is State.RUNNING
+    world.conductor.configuration(received(2, stated(dns={})))
+    assert world.conditions.standing == {}
+
+
 def test_clock_offset() -> None:
     world = running()
     world.conductor.clock_offset(-86400.0)

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wantastic.config.model import AccessRule, Config, ExitNodeConfig, InterfaceConfig, PeerConfig
+from wantastic.config.diff import tunnel_of
+from wantastic.config.model import (
+    AccessRule,
+    Config,
+    DnsRecord,
+    ExitNodeConfig,
+    InterfaceConfig,
+    PeerConfig,
+)
 from wantastic.control import auth_pb2 as pb
 from wantastic.control import wire
 from wantastic.control.configuration import (
@@ -47,7 +55,10 @@ MESSAGE = pb.Configuration(
         records=[
             pb.DnsRecord(name="nas.corp.example", type="A", value="10.1.2.3"),
             pb.DnsRecord(name="nas.corp.example", type="AAAA", value="fd00::3"),
-            pb.DnsRecord(name="x.corp.example", type="TXT", value="ignored by this version"),
+            pb.DnsRecord(name="x.corp.example", type="TXT", value="kept as it is", ttl_s=60),
+            pb.DnsRecord(
+                name="_ldap._tcp.corp.example", type="srv", value="0 5 389 Nas.corp.example."
+            ),
         ],
     ),
     health=pb.HealthList(messages=[pb.HealthMessage(code="a", severity=pb.SEVERITY_ERROR)]),
@@ -74,6 +85,11 @@ def test_everything_that_a_server_can_state() -> None:
     assert str(config.dns.servers[0].address) == "10.0.0.53:53"
     assert str(config.dns.routes[0].servers[0].address) == "10.0.0.54:5353"
     assert config.dns.records == (("nas.corp.example", ("10.1.2.3", "fd00::3")),)
+    assert config.dns.other_records == (
+        DnsRecord("x.corp.example", "TXT", "kept as it is", 60),
+        DnsRecord("_ldap._tcp.corp.example", "SRV", "0 5 389 nas.corp.example"),
+    )
+    assert found.unused_records == {"TXT": 1, "SRV": 1}
     assert found.health[0]["severity"] == "error"
     assert found.rekey is not None
     assert found.rekey[1] == 7
@@ -105,11 +121,94 @@ def test_absent_is_unchanged_and_empty_is_none() -> None:
     assert over(emptied).config.interface.addresses
 
 
-def test_routes_decide_what_is_routed() -> None:
-    statement = wire.statement_of(MESSAGE)
-    assert over(statement).config.all_peers[0].allowed_ips_listed
-    assert not over(statement | {"routes": []}).config.all_peers[0].allowed_ips_listed
-    assert over(statement | {"routes": ["10.0.0.0/8"]}).config.all_peers[0].allowed_ips_listed
+@pytest.mark.parametrize(
+    ("allowed", "routes", "expected"),
+    [
+        (["10.0.0.0/8"], None, {"10.0.0.0/8"}),
+        (["10.0.0.0/8"], [], set()),
+        (["10.0.0.0/8"], ["10.0.0.0/8"], {"10.0.0.0/8"}),
+        # Each range by itself: one that is not stated does not take the others with it.
+        (["10.0.0.0/24", "10.2.0.0/24", "fd00::/64"], ["10.2.0.0/24"], {"10.2.0.0/24"}),
+        # A part of what may cross; and of a wider route what may cross.
+        (["0.0.0.0/0", "::/0"], ["10.0.0.0/8", "fd00::/8"], {"10.0.0.0/8", "fd00::/8"}),
+        (["10.0.0.0/24", "10.1.0.0/24"], ["10.0.0.0/8"], {"10.0.0.0/24", "10.1.0.0/24"}),
+        # What no peer may have is not routed: it would be swallowed.
+        (["10.0.0.0/24"], ["192.168.0.0/16", "::/0"], set()),
+        # A default route is the file's to take.
+        (["0.0.0.0/0"], ["0.0.0.0/0"], set()),
+        (["0.0.0.0/0"], None, set()),
+    ],
+)
+def test_routes_decide_range_by_range_what_is_routed(
+    allowed: list[str], routes: list[str] | None, expected: set[str]
+) -> None:
+    own = PeerConfig(bytes([9]) * 32, allowed_ips=(ip_network("172.16.0.0/12"),))
+    statement: dict[str, Any] = {"peers": [{"public_key": KEY, "allowed_ips": allowed}]}
+    if routes is not None:
+        statement["routes"] = routes
+    config = over(statement, Config(peers=(own,))).config
+    routed = {str(n) for n in tunnel_of(config, None).routes}
+    # What the file's own peers list is the file's business.
+    assert routed == expected | {"172.16.0.0/12"}
+    assert set(map(str, config.all_peers[0].allowed_ips)) == set(allowed)
+
+
+@given(st.lists(st.tuples(st.integers(0, 15), st.integers(28, 32)), max_size=5), st.data())
+def test_every_routed_address_is_stated_and_allowed(
+    allowed: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Against the sets of addresses that the ranges hold."""
+    routes = data.draw(st.lists(st.tuples(st.integers(0, 15), st.integers(28, 32)), max_size=5))
+
+    def texts(pairs: list[tuple[int, int]]) -> list[str]:
+        return [str(ip_network(f"10.0.0.{low}/{length}", strict=False)) for low, length in pairs]
+
+    def addresses(ranges: Any) -> set[Any]:
+        return {address for text in ranges for address in ip_network(text)}
+
+    peer = {"public_key": KEY, "allowed_ips": texts(allowed)}
+    config = over({"peers": [peer], "routes": texts(routes)}).config
+    routed = addresses(map(str, tunnel_of(config, None).routes))
+    assert routed == addresses(texts(allowed)) & addresses(texts(routes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "kept"),
+    [
+        ("A", "10.0.0.1", "10.0.0.1"),
+        ("A", "fd00::1", None),
+        ("AAAA", "10.0.0.1", None),
+        ("AAAA", "FD00::01", "fd00::1"),
+        ("CNAME", "Nas.example.", "nas.example"),
+        ("CNAME", "no name", None),
+        ("PTR", "host.example", "host.example"),
+        ("SRV", "1 2 3 t.example", "1 2 3 t.example"),
+        ("SRV", "0 0 0 .", "0 0 0 ."),
+        ("SRV", "1 2 t.example", None),
+        ("SRV", "1 2 70000 t.example", None),
+        ("SRV", "1 x 3 4 t.example", None),
+        ("SRV", "", None),
+        ("TXT", "v=spf1 -all \x1b", "v=spf1 -all \x1b"),
+        ("TXT", "x" * 5000, None),
+        ("SVCB", "1 . alpn=h2", ""),
+        ("", "x", None),
+    ],
+)
+def test_dns_records(kind: str, value: str, kept: str | None) -> None:
+    statement = {"dns": {"records": [{"name": "*.X.example", "type": kind, "value": value}]}}
+    if kept is None:
+        with pytest.raises(StatementError, match=r"dns\.records\[0\]\.(value|type)"):
+            over(statement)
+        return
+    found = over(statement)
+    if kind in ("A", "AAAA"):
+        assert found.config.dns.records == (("*.x.example", (kept,)),)
+        assert found.unused_records == {}
+        return
+    # A type that this version does not know is counted and not kept for the resolver.
+    other = (DnsRecord("*.x.example", kind, kept),) if kept else ()
+    assert found.config.dns.other_records == other
+    assert found.unused_records == {kind: 1}
 
 
 NAMES = ["addresses", "mtu", "peers", "routes", "dns", "exit_node", "health", "rekey_before"]

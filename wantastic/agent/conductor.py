@@ -374,7 +374,18 @@ class Conductor:
         for code, entry in found.items():
             self._set(code, entry["severity"], entry["reason"], entry["remedy"], "server")
         self._health = set(found)
+        self._report_records(effective.unused_records)
         self._plan_ordered_rotation(effective)
+
+    def _report_records(self, unused: dict[str, int]) -> None:
+        """Say which of the server's DNS records are kept without being answered."""
+        if not unused:
+            self._clear("dns_records_unused", "server")
+            return
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(unused.items())[:8])
+        reason = f"DNS records that this version keeps and does not answer: {counts}"
+        remedy = "Nothing here: only A and AAAA records are answered."
+        self._set("dns_records_unused", "info", reason, remedy, "server")
 
     # -- Handshakes and time ----------------------------------------------------------
 

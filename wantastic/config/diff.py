@@ -141,10 +141,10 @@ def _sorted_addresses(addresses: Iterable[IpInterface]) -> list[IpInterface]:
 def tunnel_of(config: Config, private_key: bytes | None) -> Tunnel:
     """Return what a configuration asks for, with the identity that the device uses.
 
-    Routes follow the ranges that the file lists; a range of length 0 never becomes a
-    plain route: it would take the host's own way to the internet with it.
+    Routes follow the ranges that the file lists or the server states; one of length 0
+    never becomes a plain route: it would take the host's own way to the internet with it.
     """
-    listed = [n for p in config.all_peers if p.allowed_ips_listed for n in p.allowed_ips]
+    listed = [n for p in config.all_peers for n in p.routes]
     every = [n for p in config.all_peers for n in p.allowed_ips if n.prefixlen == 0]
     defaults = frozenset(n.version for n in every if config.interface.default_route)
     return Tunnel(

@@ -60,6 +60,15 @@ class PeerConfig:
     name: str = ""
     # Whether the file lists `allowed_ips`: only ranges that it lists get routes.
     allowed_ips_listed: bool = True
+    # The ranges to be routed as the control server states them; None: as above.
+    stated_routes: tuple[IpNetwork, ...] | None = None
+
+    @property
+    def routes(self) -> tuple[IpNetwork, ...]:
+        """The ranges that a host leads to this peer."""
+        if self.stated_routes is not None:
+            return self.stated_routes
+        return self.allowed_ips if self.allowed_ips_listed else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,16 @@ class DnsRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsRecord:
+    """A fixed answer that is no address: `value` as in a zone file, with full names."""
+
+    name: str
+    type: str
+    value: str
+    ttl_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DnsConfig:
     """The resolver for names inside the tunnel; never the host's resolv.conf."""
 
@@ -123,6 +142,8 @@ class DnsConfig:
     search: tuple[str, ...] = ()
     routes: tuple[DnsRoute, ...] = ()
     records: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # Of the control server: CNAME, PTR, SRV, TXT.
+    other_records: tuple[DnsRecord, ...] = ()
     cache_entries: int = 1000
 
 

@@ -9,7 +9,9 @@ flash, so that a cold start needs no protobuf.
 
 Rules of overlay: the server's peers replace the file's `server` and stand beside the file's
 further `peers` (the server's version of a key wins); everything about the exit node can
-only become narrower; a default route comes from the file alone.
+only become narrower; a default route comes from the file alone. Stated routes lead what
+they have in common with a peer's allowed ranges to that peer: a route beyond them would
+swallow packets.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from wantastic.config.model import (
     AccessRule,
     Config,
     DnsConfig,
+    DnsRecord,
     DnsRoute,
     ExitNodeConfig,
     HostPort,
+    IpNetwork,
     PeerConfig,
 )
 from wantastic.config.values import (
@@ -48,6 +52,9 @@ MAX_ITEMS: Final = 4096
 MIN_MTU_BYTES: Final = 576
 MAX_MTU_BYTES: Final = 65535
 MAX_KEEPALIVE_S: Final = 65535
+MAX_TXT_BYTES: Final = 4096
+ADDRESS_RECORDS: Final = {"A": 4, "AAAA": 6}
+"""DNS record type -> IP version of its value."""
 
 
 class StatementError(ValueError):
@@ -111,6 +118,8 @@ class Effective:
     health: tuple[dict[str, str], ...] = ()
     rekey: tuple[bytes, int] | None = None
     """The public key to be replaced, and until when (Unix time)."""
+    unused_records: dict[str, int] = field(default_factory=dict)
+    """How many DNS records of which type are not answered."""
 
 
 def merge(before: Statement, change: Statement) -> Statement:
@@ -155,13 +164,14 @@ def overlay(
             raise StatementError(f"mtu: {mtu} is below {MIN_MTU_BYTES}")
         interface = replace(interface, mtu_bytes=min(mtu, interface.mtu_bytes))
     result = replace(result, interface=interface)
+    unused: dict[str, int] = {}
     if "dns" in statement:
-        result = replace(result, dns=_dns(result.dns, _table(statement, "dns")))
+        result = replace(result, dns=_dns(result.dns, _table(statement, "dns"), unused))
     if "exit_node" in statement:
         narrowed = narrow(result.exit_node, _table(statement, "exit_node"))
         result = replace(result, exit_node=narrowed)
     return Effective(
-        result, others, min(expiries, default=0), _health(statement), _rekey(statement)
+        result, others, min(expiries, default=0), _health(statement), _rekey(statement), unused
     )
 
 
@@ -182,7 +192,7 @@ def _with_files_extras(gateway: PeerConfig, own: PeerConfig | None) -> PeerConfi
 
 
 def _peer(
-    at: str, entry: Any, routes: frozenset[object] | None
+    at: str, entry: Any, routes: tuple[IpNetwork, ...] | None
 ) -> tuple[PeerConfig, tuple[HostPort, ...], int]:
     if not isinstance(entry, dict):
         raise StatementError(f"{at}: is no table")
@@ -201,16 +211,25 @@ def _peer(
         allowed_ips=allowed,
         keepalive_s=_number(entry, "persistent_keepalive_s", MAX_KEEPALIVE_S, at),
         name=clean(entry.get("name", ""), 64),
-        allowed_ips_listed=routes is None or routes.issuperset(allowed),
+        stated_routes=None if routes is None else _routed(allowed, routes),
     )
     return peer, tuple(endpoints[1:]), _number(entry, "expires_unix_s", 2**53, at)
 
 
-def _routes(statement: Statement) -> frozenset[object] | None:
+def _routes(statement: Statement) -> tuple[IpNetwork, ...] | None:
     """Return the ranges to be routed; None when the server leaves it to the allowed ranges."""
     if "routes" not in statement:
         return None
-    return frozenset(_each(statement, "routes", parse_network))
+    return tuple(dict.fromkeys(_each(statement, "routes", parse_network)))
+
+
+def _routed(allowed: tuple[IpNetwork, ...], routes: tuple[IpNetwork, ...]) -> tuple[IpNetwork, ...]:
+    """Return the stated routes as far as a peer may have their packets."""
+    common = (_common(route, network) for route in routes for network in allowed)
+    found = list(dict.fromkeys(n for n in common if n is not None))
+    if len(found) > MAX_ITEMS:
+        raise StatementError(f"routes: a peer would get more than {MAX_ITEMS}")
+    return tuple(found)
 
 
 def _check_ranges(peers: Iterable[PeerConfig]) -> None:
@@ -221,7 +240,7 @@ def _check_ranges(peers: Iterable[PeerConfig]) -> None:
                 raise StatementError(f"peers: the range {network} is at two peers")
 
 
-def _dns(own: DnsConfig, stated: dict[str, Any]) -> DnsConfig:
+def _dns(own: DnsConfig, stated: dict[str, Any], unused: dict[str, int]) -> DnsConfig:
     """Return the file's resolver with the server's servers, routes and records added to it."""
     servers = tuple(_each(stated, "servers", parse_dns_server, "dns"))
     search = tuple(_each(stated, "search", _domain, "dns"))
@@ -234,21 +253,86 @@ def _dns(own: DnsConfig, stated: dict[str, Any]) -> DnsConfig:
         found = tuple(_each(entry, "servers", parse_dns_server, at))
         routes.setdefault(domain, DnsRoute(domain, found))
     records: dict[str, tuple[str, ...]] = dict(own.records)
-    for entry in _list(stated, "records", MAX_ITEMS, "dns"):
-        if isinstance(entry, dict) and entry.get("type") in ("A", "AAAA"):
-            name = _domain(str(entry.get("name", "")))
-            try:
-                value = str(parse_interface(str(entry.get("value", ""))).ip)
-            except ValueError:
-                raise StatementError(f"dns.records: {name} has no address") from None
-            records[name] = (*records.get(name, ()), value)
+    others: list[DnsRecord] = []
+    for index, entry in enumerate(_list(stated, "records", MAX_ITEMS, "dns")):
+        record = _record(f"dns.records[{index}]", entry)
+        if record.type in ADDRESS_RECORDS:
+            records[record.name] = (*records.get(record.name, ()), record.value)
+            continue
+        unused[record.type] = unused.get(record.type, 0) + 1
+        if record.type in RECORD_VALUES:
+            others.append(record)
     return replace(
         own,
         servers=own.servers or servers,
         search=tuple(dict.fromkeys((*own.search, *search))),
         routes=tuple(routes.values()),
         records=tuple(records.items()),
+        other_records=tuple(dict.fromkeys(others)),
     )
+
+
+def _record(at: str, entry: Any) -> DnsRecord:
+    """Return a record; of a type that this version does not know, as far as it can be read."""
+    if not isinstance(entry, dict):
+        raise StatementError(f"{at}: is no table")
+    kind = clean(entry.get("type", ""), 16).upper()
+    if not kind.isalnum():
+        raise StatementError(f"{at}.type: is no record type")
+    name = _record_name(str(entry.get("name", "")))
+    text = str(entry.get("value", ""))
+    try:
+        value = RECORD_VALUES[kind](text) if kind in RECORD_VALUES else ""
+    except ValueError:
+        shown = clean(text, 60)
+        raise StatementError(f"{at}.value: {shown} is no value of {kind} for {name}") from None
+    return DnsRecord(name, kind, value, _number(entry, "ttl_s", 2**31 - 1, at))
+
+
+def _record_name(text: str) -> str:
+    """Return an owner's name, which unlike a host's may have labels like _sip and *."""
+    name = text.rstrip(".").lower()
+    labels = name.removeprefix("*.").split(".")
+    if len(name) > 253 or not is_name(".".join(label.removeprefix("_") for label in labels)):
+        raise StatementError(f"dns: {clean(text, 60)} is no domain name")
+    return name
+
+
+def _address_value(version: int) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        address = parse_interface(text).ip
+        if address.version != version:
+            raise ValueError(text)
+        return str(address)
+
+    return parse
+
+
+def _service_value(text: str) -> str:
+    """Return an SRV record's priority, weight, port and target (RFC 2782)."""
+    *numbers, target = text.split()
+    priority, weight, port = (int(n) for n in numbers if n.isascii() and n.isdigit())
+    if len(numbers) != 3 or max(priority, weight, port) > 65535:
+        raise ValueError(text)
+    # "." says that the service is decidedly not available.
+    where = "." if target == "." else _record_name(target)
+    return f"{priority} {weight} {port} {where}"
+
+
+def _text_value(text: str) -> str:
+    if len(text.encode()) > MAX_TXT_BYTES:
+        raise ValueError(text)
+    return text
+
+
+RECORD_VALUES: Final[dict[str, Callable[[str], str]]] = {
+    "A": _address_value(4),
+    "AAAA": _address_value(6),
+    "CNAME": _record_name,
+    "PTR": _record_name,
+    "SRV": _service_value,
+    "TXT": _text_value,
+}
 
 
 def narrow(own: ExitNodeConfig, stated: dict[str, Any]) -> ExitNodeConfig:
