@@ -20,7 +20,9 @@ from cext.engine.core cimport OUT_TURN_FLUSHES, engine_core
 from cext.engine.gro cimport gro_batch
 from cext.engine.loop cimport TAG_RELAY
 from cext.engine.outbound cimport outbound_packet
-from cext.engine.relay cimport relay_events, relay_sockets, relay_tcp_data
+from cext.engine.relay cimport (
+    relay_admit, relay_events, relay_listens, relay_sockets, relay_tcp_data,
+)
 from cext.engine.relay_table cimport (
     RELAY_NONE, relay, relay_create, relay_destroy, relay_memory_bytes,
 )
@@ -80,6 +82,7 @@ cdef relay *netport_create(engine_core *core, size_t available, uint32_t mtu) no
     memset(&host, 0, sizeof(host))
     host.context = r
     host.random = fill_random
+    host.admit = relay_admit
     host.tcp_data = relay_tcp_data
     host.datagram = relay_datagram
     r.stack = ns_create(&limits, &host, clock_now_ns())
@@ -101,20 +104,21 @@ cdef size_t netport_memory_bytes(const relay *r) noexcept nogil:
 
 # -- in --
 
-cdef bint listens(const netstack *s, uint32_t protocol, uint16_t port) noexcept nogil:
+cdef bint listens(const netstack *s, uint16_t port) noexcept nogil:
     cdef uint32_t i
     for i in range(s.listeners):
-        if s.listener[i].port == port and s.listener[i].protocol == protocol:
+        if s.listener[i].port == port and s.listener[i].protocol == IP_PROTOCOL_UDP:
             return True
     return False
 
 
-cdef bint is_ours(const netstack *s, const uint8_t *packet, uint32_t length) noexcept nogil:
+cdef bint is_ours(relay *r, const uint8_t *packet, uint32_t length) noexcept nogil:
     """Whether a packet is of a flow, or for a port, of the stack's.
 
     The host has the same addresses: its own packets must reach it. Fragments and ICMP
     are the host's.
     """
+    cdef netstack *s = r.stack
     cdef ip_info info
     cdef flow_tuple tuple
     if not ip_parse(&info, packet, length) or info.fragment:
@@ -128,8 +132,11 @@ cdef bint is_ours(const netstack *s, const uint8_t *packet, uint32_t length) noe
         return False
     tuple.remote_port = load_be16(packet + info.l4_offset)
     tuple.local_port = load_be16(packet + info.l4_offset + 2)
-    return flow_find(s, &tuple, info.protocol) != NS_NIL or \
-        listens(s, info.protocol, tuple.local_port)
+    if flow_find(s, &tuple, info.protocol) != NS_NIL:
+        return True
+    if info.protocol == IP_PROTOCOL_TCP:
+        return relay_listens(r, tuple.local_port)
+    return listens(s, tuple.local_port)
 
 
 cdef void take(relay *r, uint64_t now_ns, const uint8_t *packet, uint32_t length) noexcept nogil:
@@ -145,7 +152,7 @@ cdef void deliver(void *context, uint64_t now_ns, gro_batch *batch) noexcept nog
     cdef relay *r = <relay *>core.relay
     cdef unsigned int i, left = 0
     for i in range(batch.packet_count):
-        if core.port == NULL or is_ours(r.stack, batch.packets[i].data, batch.packets[i].length):
+        if core.port == NULL or is_ours(r, batch.packets[i].data, batch.packets[i].length):
             take(r, now_ns, batch.packets[i].data, batch.packets[i].length)
         else:
             batch.packets[left] = batch.packets[i]

@@ -19,7 +19,10 @@
  *	dial	DIALLING -connected-> DIALLED -splice()-> OPEN
  *		    |                    |
  *		    +----- FAILED <------+		until the interpreter knows
- *	forward	CONNECTING (to the host's side) -> OPEN	of a listener in the tunnel
+ *	forward	CONNECTING (to the host's side) -> ACCEPTING -connected-> OPEN
+		    |	a SYN to a port that is forwarded; the tunnel's side gets its
+		    |	SYN-ACK only once the host's side is connected
+		    +----- RST when that refused, else ICMP as a router would send
  *	any	-> free: both directions ended, either side was reset, or closed
  *
  *	host -> tunnel	readv() into ns_send_space(), committed; stops without space
@@ -58,6 +61,7 @@ enum relay_state {
 	RELAY_DIALLED,
 	RELAY_FAILED,
 	RELAY_CONNECTING,
+	RELAY_ACCEPTING,
 	RELAY_OPEN,
 };
 
@@ -68,7 +72,6 @@ enum {
 	RELAY_EARLY_BYTES = 256 * 1024,
 	RELAY_DATAGRAM_BYTES = 65536,
 	RELAY_SOCKS_HEADER = 22,
-	RELAY_BACKLOG = 128,
 	RELAY_NEW_UDP = 64,
 	RELAY_CLIENTS = 256,		/* of one association */
 	RELAY_TURN_DATAGRAMS = 64,
@@ -89,7 +92,8 @@ enum {
 
 /**
  * struct relay_flow - One pair of ends
- * @handle:	In the netstack; listeners: index of the listener
+ * @handle:	In the netstack; CONNECTING: of the request; UDP listener: its index; TCP
+ *		listener: its port
  * @fd:		-1 without
  * @next:	In the list of free slots, or of flows with work left
  * @parent:	UDP client: id of its association
@@ -138,6 +142,9 @@ struct relay_flow {
  * @announced:	EVENT_DIALLED is on its way
  * @space:	Receive space of an open flow
  * @used:	Slots taken
+ * @requests:	Id of the flow that connects for a request of the stack, by the request's
+ *		index; @request_count of them
+ * @listeners:	Ids of the TCP listeners, @listener_count of them
  * @fresh:	UDP flows of listeners that the stack does not know as ours yet
  * @deferred:	ICMP error that came while packets of the stack were being sent
  */
@@ -156,6 +163,10 @@ struct relay {
 	bool announced;
 	uint32_t space;
 	uint32_t used;
+	uint32_t *requests;
+	uint32_t request_count;
+	uint32_t listeners[RELAY_LISTENERS];
+	uint32_t listener_count;
 	uint32_t fresh[RELAY_NEW_UDP];
 	uint32_t fresh_count;
 	bool sending;

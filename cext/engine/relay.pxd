@@ -18,6 +18,11 @@ cdef void relay_events(relay *r) noexcept nogil
 cdef uint32_t relay_tcp_data(void *context, uint32_t handle, uint64_t user,
                              const uint8_t *data, uint32_t length) noexcept nogil
 
+cdef int relay_admit(void *context, const flow_tuple *tuple, uint32_t protocol,
+                     uint32_t peer) noexcept nogil
+# Whether a TCP port of the tunnel is forwarded.
+cdef bint relay_listens(relay *r, uint16_t port) noexcept nogil
+
 # -- wishes --
 # Begin a connection into the tunnel; EVENT_DIALLED tells that it ended.
 cdef int relay_dial(relay *r, const endpoint *to, uint32_t *id) noexcept nogil

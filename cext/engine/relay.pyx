@@ -10,8 +10,9 @@ from libc.string cimport memcpy, memset
 
 from cext.engine.core cimport EVENT_DIALLED, event_put
 from cext.engine.relay_table cimport (
-    RELAY_BACKLOG, RELAY_BROKEN, RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED,
-    RELAY_FIN_GIVEN, RELAY_FIN_SEEN, RELAY_FIN_SENT, RELAY_LISTENER_USER, RELAY_NONE, RELAY_OPEN,
+    RELAY_ACCEPTING, RELAY_BROKEN, RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED,
+    RELAY_FIN_GIVEN, RELAY_FIN_SEEN, RELAY_FIN_SENT, RELAY_LISTENER_USER, RELAY_LISTENERS,
+    RELAY_NONE, RELAY_OPEN,
     RELAY_READABLE, RELAY_TCP, RELAY_TCP_LISTENER, RELAY_TURN_BYTES, relay, relay_finish,
     relay_find, relay_flow, relay_free, relay_id, relay_next_finished, relay_next_ready,
     relay_queue, relay_take,
@@ -23,17 +24,17 @@ from cext.host.stream cimport (
     stream_send, stream_shutdown, stream_wait, stream_watch,
 )
 from cext.host.tun cimport iovec
+from cext.netstack.ip cimport ip_is_ours
 from cext.netstack.layout cimport (
     FLOW_UDP, NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED, NS_EVENT_PEER_CLOSED,
-    NS_EVENT_SYN, NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
+    NS_DENY, NS_DIAL, NS_EVENT_SYN, NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
     NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT, NS_REASON_UNREACHABLE,
-    NS_REFUSE_RESET, address_from_v4, flow_tuple, ns_event, ns_space,
-    ref_kind,
+    NS_REFUSE_HOST, NS_REFUSE_NETWORK, NS_REFUSE_PROHIBITED, NS_REFUSE_RESET, NS_REFUSE_SILENT,
+    NS_REJECT, address_from_v4, flow_tuple, ns_event, ns_space, ref_index, ref_kind,
 )
 from cext.netstack.stack cimport (
-    ns_abort, ns_close, ns_connect, ns_listen, ns_next_event, ns_refuse, ns_send, ns_send_commit,
-    ns_send_space, ns_set_keepalive, ns_set_nagle, ns_set_receive_space, ns_set_user,
-    ns_shutdown, ns_unlisten,
+    ns_abort, ns_accept, ns_close, ns_connect, ns_next_event, ns_refuse, ns_send, ns_send_commit,
+    ns_send_space, ns_set_keepalive, ns_set_nagle, ns_set_receive_space, ns_shutdown, ns_tuple,
 )
 from cext.wire.endpoint cimport WT_AF_INET, endpoint
 
@@ -208,33 +209,108 @@ cdef void open_flow(relay *r, relay_flow *f) noexcept nogil:
         relay_queue(r, f)
 
 
-cdef void accept(relay *r, uint32_t listener_id, uint32_t handle) noexcept nogil:
-    """A connection to a port in the tunnel that is forwarded."""
-    cdef relay_flow *listener = relay_find(r, listener_id)
-    cdef relay_flow *f = NULL
-    cdef int fd
-    if listener != NULL and listener.kind == RELAY_TCP_LISTENER:
-        f = relay_take(r, RELAY_TCP)
-    if f == NULL:
-        ns_abort(r.stack, handle)
+cdef relay_flow *listener_at(relay *r, uint16_t port) noexcept nogil:
+    """The forward of a TCP port in the tunnel, or NULL."""
+    cdef relay_flow *f
+    cdef uint32_t i
+    for i in range(r.listener_count):
+        f = relay_find(r, r.listeners[i])
+        if f != NULL and f.handle == port:
+            return f
+    return NULL
+
+
+cdef bint relay_listens(relay *r, uint16_t port) noexcept nogil:
+    return listener_at(r, port) != NULL
+
+
+cdef int relay_admit(void *context, const flow_tuple *tuple, uint32_t protocol,
+                     uint32_t peer) noexcept nogil:
+    cdef relay *r = <relay *>context
+    if not ip_is_ours(r.stack, tuple.local):
+        return NS_DENY
+    if protocol == PROTOCOL_TCP and listener_at(r, tuple.local_port) != NULL:
+        return NS_DIAL
+    return NS_REJECT
+
+
+cdef uint32_t refusal_of(int error) noexcept nogil:
+    """What the tunnel's side hears of -errno: as a router between it and the target says."""
+    if error == -ECONNREFUSED:
+        return NS_REFUSE_RESET
+    if error == -ENETUNREACH:
+        return NS_REFUSE_NETWORK
+    if error == -EHOSTUNREACH or error == -ETIMEDOUT:
+        return NS_REFUSE_HOST
+    return NS_REFUSE_PROHIBITED
+
+
+cdef void refuse(relay *r, uint32_t request, int error) noexcept nogil:
+    ns_refuse(r.stack, request, refusal_of(error))
+
+
+cdef void connect_host(relay *r, uint32_t request) noexcept nogil:
+    """A SYN to a port in the tunnel that is forwarded: the host's side comes first."""
+    cdef flow_tuple tuple
+    cdef relay_flow *listener
+    cdef relay_flow *f
+    cdef int fd, error
+    if ns_tuple(r.stack, request, &tuple) != NS_OK:
         return
-    f.handle = handle
-    f.state = RELAY_CONNECTING
-    ns_set_user(r.stack, handle, relay_id(r, f))
+    listener = listener_at(r, tuple.local_port)
+    if listener == NULL:
+        refuse(r, request, -ECONNREFUSED)
+        return
+    f = relay_take(r, RELAY_TCP)
+    if f == NULL:
+        refuse(r, request, -ENOBUFS)
+        return
     fd = stream_connect(&listener.to)
-    if fd < 0:
-        break_off(r, f)
-    elif adopt(r, f, fd) < 0:
-        stream_close(fd)
-        break_off(r, f)
+    error = adopt(r, f, fd) if fd >= 0 else fd
+    if error < 0:
+        if fd >= 0:
+            stream_close(fd)
+        relay_free(r, f)
+        refuse(r, request, error)
+        return
+    f.handle = request
+    f.state = RELAY_CONNECTING
+    r.requests[ref_index(request)] = relay_id(r, f)
+
+
+cdef void cancelled(relay *r, uint32_t request) noexcept nogil:
+    """The tunnel's side took its SYN back, or it took too long."""
+    cdef relay_flow *f = relay_find(r, r.requests[ref_index(request)])
+    if f != NULL and f.state == RELAY_CONNECTING and f.handle == request:
+        stream_close(f.fd)
+        relay_free(r, f)
+    ns_refuse(r.stack, request, NS_REFUSE_SILENT)
+
+
+cdef void connected(relay *r, relay_flow *f) noexcept nogil:
+    """What became of the host's side."""
+    cdef int error = stream_error(f.fd)
+    cdef bint refused = error < 0
+    if refused:
+        refuse(r, f.handle, error)
+    elif ns_accept(r.stack, f.handle, relay_id(r, f), SPACE_BEFORE_OPEN, &f.handle) != NS_OK:
+        refused = True  # no slot: the SYN comes again
+    if refused:
+        stream_close(f.fd)
+        relay_free(r, f)
+    else:
+        f.state = RELAY_ACCEPTING
 
 
 # -- what happens --
 
 cdef void flow_event(relay *r, relay_flow *f, const ns_event *event) noexcept nogil:
     cdef uint32_t id = relay_id(r, f)
-    if event.events & NS_EVENT_CONNECTED and f.state == RELAY_DIALLING:
-        dial_ended(r, f, 0)
+    if event.events & NS_EVENT_CONNECTED:
+        if f.state == RELAY_DIALLING:
+            dial_ended(r, f, 0)
+        elif f.state == RELAY_ACCEPTING:
+            open_flow(r, f)
     if event.events & NS_EVENT_PEER_CLOSED:
         give_end(r, f)
     elif event.events & NS_EVENT_WRITABLE and f.state == RELAY_OPEN:
@@ -262,19 +338,14 @@ cdef void relay_events(relay *r) noexcept nogil:
     cdef ns_event event
     cdef relay_flow *f
     while ns_next_event(r.stack, &event):
-        if event.events & (NS_EVENT_SYN | NS_EVENT_CANCELLED):
-            ns_refuse(r.stack, event.handle, NS_REFUSE_RESET)
+        if event.events & NS_EVENT_CANCELLED:
+            cancelled(r, event.handle)
+            continue
+        if event.events & NS_EVENT_SYN:
+            connect_host(r, event.handle)
             continue
         if ref_kind(event.handle) == FLOW_UDP:
             relay_udp_event(r, &event)
-            continue
-        if event.user >= RELAY_LISTENER_USER:
-            if event.events & NS_EVENT_CLOSED:
-                ns_close(r.stack, event.handle)
-                continue
-            if not event.events & NS_EVENT_CONNECTED:
-                continue
-            accept(r, <uint32_t>event.user, event.handle)
             continue
         f = relay_find(r, <uint32_t>event.user)
         if f == NULL or f.handle != event.handle or f.kind != RELAY_TCP:
@@ -289,12 +360,8 @@ cdef void socket_event(relay *r, relay_flow *f, uint32_t flags) noexcept nogil:
         relay_queue(r, f)
         return
     if f.state == RELAY_CONNECTING:
-        if not flags & (STREAM_WRITABLE | STREAM_FAILED):
-            return
-        if stream_error(f.fd) < 0:
-            break_off(r, f)
-            return
-        open_flow(r, f)
+        if flags & (STREAM_WRITABLE | STREAM_FAILED):
+            connected(r, f)
         return
     if f.state != RELAY_OPEN:
         return
@@ -399,19 +466,29 @@ cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early,
 
 cdef int relay_forward_tcp(relay *r, uint16_t port, const endpoint *to,
                            uint32_t *id) noexcept nogil:
-    cdef relay_flow *f = relay_take(r, RELAY_TCP_LISTENER)
-    cdef int result
+    cdef relay_flow *f = NULL
+    if listener_at(r, port) != NULL:
+        return -EADDRINUSE
+    if r.listener_count < <uint32_t>RELAY_LISTENERS:
+        f = relay_take(r, RELAY_TCP_LISTENER)
     if f == NULL:
         return -ENOBUFS
     id[0] = relay_id(r, f)
-    result = ns_listen(r.stack, PROTOCOL_TCP, NULL, port, RELAY_BACKLOG,
-                       RELAY_LISTENER_USER | id[0], SPACE_BEFORE_OPEN)
-    if result < 0:
-        relay_free(r, f)
-        return error_of(result)
-    f.handle = <uint32_t>result
+    f.handle = port
     f.to = to[0]
+    r.listeners[r.listener_count] = id[0]
+    r.listener_count += 1
     return 0
+
+
+cdef void unlisten(relay *r, relay_flow *f) noexcept nogil:
+    cdef uint32_t i
+    for i in range(r.listener_count):
+        if r.listeners[i] == relay_id(r, f):
+            r.listener_count -= 1
+            r.listeners[i] = r.listeners[r.listener_count]
+            break
+    relay_free(r, f)
 
 
 cdef int relay_close(relay *r, uint32_t id) noexcept nogil:
@@ -419,8 +496,7 @@ cdef int relay_close(relay *r, uint32_t id) noexcept nogil:
     if f == NULL:
         return -ENOENT
     if f.kind == RELAY_TCP_LISTENER:
-        ns_unlisten(r.stack, f.handle)
-        relay_free(r, f)
+        unlisten(r, f)
     elif f.kind != RELAY_TCP:
         relay_udp_close(r, f)
     elif f.state == RELAY_FAILED:

@@ -23,7 +23,9 @@ struct relay *relay_create(const struct ns_limits *limits, struct event_ring *ev
 	r->count = count;
 	r->flows = calloc(count, sizeof(*r->flows));
 	r->finished = calloc((size_t)count + 1, sizeof(*r->finished));
-	if (!r->flows || !r->finished || stream_set_open(&r->set) < 0) {
+	r->request_count = limits->syn_requests;
+	r->requests = calloc(r->request_count, sizeof(*r->requests));
+	if (!r->flows || !r->finished || !r->requests || stream_set_open(&r->set) < 0) {
 		relay_destroy(r);
 		return NULL;
 	}
@@ -47,12 +49,14 @@ void relay_destroy(struct relay *r)
 	stream_set_close(&r->set);
 	free(r->flows);
 	free(r->finished);
+	free(r->requests);
 	free(r);
 }
 
 size_t relay_memory_bytes(const struct relay *r)
 {
-	return sizeof(*r) + r->count * (sizeof(*r->flows) + sizeof(*r->finished));
+	return sizeof(*r) + r->count * (sizeof(*r->flows) + sizeof(*r->finished)) +
+	       r->request_count * sizeof(*r->requests);
 }
 
 uint32_t relay_id(const struct relay *r, const struct relay_flow *f)

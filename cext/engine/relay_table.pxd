@@ -24,6 +24,7 @@ cdef extern from "engine/relay.h" nogil:
         RELAY_DIALLED
         RELAY_FAILED
         RELAY_CONNECTING
+        RELAY_ACCEPTING
         RELAY_OPEN
         RELAY_TURN_BYTES
         RELAY_LISTENERS
@@ -31,7 +32,6 @@ cdef extern from "engine/relay.h" nogil:
         RELAY_EARLY_BYTES
         RELAY_DATAGRAM_BYTES
         RELAY_SOCKS_HEADER
-        RELAY_BACKLOG
         RELAY_NEW_UDP
         RELAY_CLIENTS
         RELAY_TURN_DATAGRAMS
@@ -72,6 +72,10 @@ cdef extern from "engine/relay.h" nogil:
         bint announced
         uint32_t space
         uint32_t used
+        uint32_t *requests
+        uint32_t request_count
+        uint32_t listeners[64]
+        uint32_t listener_count
         uint32_t fresh[64]
         uint32_t fresh_count
         bint sending

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address
@@ -111,26 +112,67 @@ def test_4_dials_that_fail(pair: Pair, number: int, host: str, port: int, error:
     assert pair.left.flows() == 0
 
 
-def talk_until_reset(pair: Pair) -> None:
-    with pair.left.dial(pair.right.v4, 80) as ours:
-        while True:
-            ours.sendall(b"x" * 1000)
-            assert not ours.recv(100)
-
-
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_5_a_forward_to_a_closed_port_resets(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    ("number", "target", "error"),
+    [
+        (1, "127.0.0.1", errno.ECONNREFUSED),
+        # No such address can be routed: ICMP, as a router would send it.
+        (2, "fe80::1", errno.EHOSTUNREACH),
+    ],
+)
+@pytest.mark.parametrize("host", ["10.9.0.2", "fd09::2"])
+def test_5_a_forward_to_nowhere_refuses(
+    pair: Pair, number: int, target: str, error: int, host: str
+) -> None:
     free = socket.create_server(("127.0.0.1", 0))
     port = free.getsockname()[1]
     free.close()
-    pair.right.stack.forward_tcp(80, Endpoint("127.0.0.1", port))
-    # It may come before the dial is known, before the splice, or behind it.
-    with pytest.raises((ConnectionResetError, BrokenPipeError)):
-        talk_until_reset(pair)
+    pair.right.stack.forward_tcp(80, Endpoint(target, port))
+    assert pair.left.result(pair.left.stack.dial_tcp(host, 80)) == error
     wait_until(lambda: (pair.left.flows(), pair.right.flows()) == (0, 1))
+
+
+def test_14_the_tunnel_side_is_answered_when_the_host_side_is_connected(pair: Pair) -> None:
+    with socket.socket() as server, socket.socket() as filler:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        # The queue of the target is full: its kernel answers no SYN.
+        filler.connect(server.getsockname())
+        pair.right.stack.forward_tcp(80, Endpoint(*server.getsockname()))
+        flow = pair.left.stack.dial_tcp(pair.right.v4, 80)
+        wait_until(lambda: pair.right.flows() == 2)
+        time.sleep(0.3)
+        assert pair.left.stack.dialled() == []
+        server.accept()[0].close()
+        assert pair.left.result(flow) == 0
+        accepted, _ = server.accept()
+        with accepted:
+            ours, theirs = socket.socketpair()
+            pair.left.stack.splice(flow, theirs.detach(), b"hello")
+            assert accepted.recv(100) == b"hello"
+            # What the target says first, and the end of its stream, are not lost.
+            accepted.sendall(b"bye")
+            accepted.shutdown(socket.SHUT_WR)
+            assert read_all(ours) == b"bye"
+            ours.close()
+    wait_until(lambda: (pair.left.flows(), pair.right.flows()) == (0, 1))
+
+
+def test_15_a_port_is_forwarded_once(pair: Pair) -> None:
+    forward = pair.right.stack.forward_tcp(80, Endpoint("127.0.0.1", 9))
+    with pytest.raises(OSError, match="in use"):
+        pair.right.stack.forward_tcp(80, Endpoint("127.0.0.1", 10))
+    pair.right.stack.close(forward)
+    more = [pair.right.stack.forward_tcp(1 + n, Endpoint("127.0.0.1", 9)) for n in range(64)]
+    with pytest.raises(OSError, match="buffer"):
+        pair.right.stack.forward_tcp(100, Endpoint("127.0.0.1", 9))
+    for forward in more:
+        pair.right.stack.close(forward)
+    assert pair.right.flows() == 0
 
 
 def test_6_a_reset_at_one_end_is_one_at_the_other(pair: Pair) -> None:
