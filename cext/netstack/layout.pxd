@@ -232,7 +232,8 @@ cdef extern from "netstack/tcb.h" nogil:
         uint32_t prr_out
         uint32_t recovery_flight
         uint32_t undo_point
-        uint32_t undo_retransmits
+        uint16_t undo_by_time
+        uint16_t undo_by_dsack
         uint32_t prior_cwnd
         uint32_t prior_ssthresh
         uint32_t highest_sacked

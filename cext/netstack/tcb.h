@@ -178,8 +178,9 @@ struct tcp_flow {
 	uint32_t prr_delivered;
 	uint32_t prr_out;
 	uint32_t recovery_flight;
-	uint32_t undo_point;	/* snd_una when cwnd was reduced */
-	uint32_t undo_retransmits; /* retransmissions not yet reported as spurious */
+	uint32_t undo_point;	/* snd_una when cwnd was reduced, 0: nothing to undo */
+	uint16_t undo_by_time;	/* retransmissions since, less those an echo disowned */
+	uint16_t undo_by_dsack;	/* the same, less those a DSACK disowned */
 	uint32_t prior_cwnd;
 	uint32_t prior_ssthresh;
 	uint32_t highest_sacked;

@@ -42,6 +42,15 @@ cdef uint32_t cube_root(uint64_t x) noexcept nogil:
     return <uint32_t> root
 
 
+cdef void start_hystart(tcp_flow *t) noexcept nogil:
+    """Slow start; the union is HyStart's."""
+    t.flags |= TF_HYSTART
+    t.hystart.round_end = t.snd_nxt
+    t.hystart.last_min_us = t.hystart.min_us = 0xffffffffu
+    t.hystart.samples = t.hystart.css_rounds = 0
+    t.hystart.flight_max = 0
+
+
 cdef void congestion_init(netstack *s, tcp_flow *t) noexcept nogil:
     cdef uint32_t window = INITIAL_SEGMENTS * <uint32_t> t.mss
     cdef uint32_t least = 2 * <uint32_t> t.mss
@@ -50,11 +59,7 @@ cdef void congestion_init(netstack *s, tcp_flow *t) noexcept nogil:
         window = least if least > INITIAL_BYTES else <uint32_t> INITIAL_BYTES
     t.cwnd = window
     t.ssthresh = WINDOW_MAX
-    t.flags |= TF_HYSTART
-    t.hystart.round_end = t.snd_nxt
-    t.hystart.last_min_us = t.hystart.min_us = 0xffffffffu
-    t.hystart.samples = 0
-    t.hystart.flight_max = 0
+    start_hystart(t)
 
 
 cdef void congestion_sent(tcp_flow *t) noexcept nogil:
@@ -233,6 +238,13 @@ cdef void congestion_reduce(netstack *s, tcp_flow *t) noexcept nogil:
     t.ssthresh = <uint32_t> (<uint64_t> flight * BETA_PERCENT // 100)
     if t.ssthresh < least:
         t.ssthresh = least
+
+
+cdef void congestion_undone(tcp_flow *t) noexcept nogil:
+    if t.ssthresh == WINDOW_MAX and not t.flags & TF_HYSTART:
+        start_hystart(t)
+    elif not t.flags & TF_HYSTART:
+        t.cubic.epoch_ms = 0
 
 
 cdef void congestion_idle(netstack *s, tcp_flow *t, uint32_t idle_ms) noexcept nogil:

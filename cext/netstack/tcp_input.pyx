@@ -28,9 +28,9 @@ from cext.netstack.layout cimport (
     NS_REASON_FINISHED, NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_UNREACHABLE, NS_REFUSE_SILENT,
     TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2, TCP_LAST_ACK,
     TCP_SYN_RECEIVED, TCP_SYN_SENT, TF_ACK_NOW, TF_FIN_PENDING, TF_FIN_QUEUED, TF_FIN_RECEIVED,
-    TF_ORPHAN, TF_PASSIVE, TF_PATH_MTU, TF_SACK, TF_TIMESTAMPS, TF_WANT_WRITABLE, TIMER_OFF,
-    TIMER_PERSIST, TIME_WAIT_TIMESTAMPS, address_is_v4, flow_tuple, icmp_error, netstack, ref_index,
-    ref_kind, tcp_flow, time_wait,
+    TF_ORPHAN, TF_PASSIVE, TF_PATH_MTU, TF_SACK, TF_TIMESTAMPS, TF_TLP_OUT, TF_WANT_WRITABLE,
+    TIMER_OFF, TIMER_PERSIST, TIME_WAIT_TIMESTAMPS, address_is_v4, flow_tuple, icmp_error, netstack,
+    ref_index, ref_kind, tcp_flow, time_wait,
 )
 from cext.netstack.tcp_congestion cimport congestion_rtt
 from cext.netstack.tcp_listener cimport (
@@ -208,7 +208,7 @@ cdef bint in_ack(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept nogi
     cdef bint duplicate, flight = t.snd_nxt != t.snd_una
 
     memset(&sample, 0, sizeof(sample))
-    duplicate = seg.ack == t.snd_una and flight and seg.payload_len == 0 and \
+    duplicate = seg.ack == t.snd_una and seg.payload_len == 0 and \
         not seg.flags & (TCP_SYN | TCP_FIN)
     update_window(t, seg)
     duplicate = duplicate and t.snd_wnd == window
@@ -219,7 +219,8 @@ cdef bint in_ack(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept nogi
         if t.snd_wnd != window:
             t.timer = TIMER_OFF
             tcp_ready(s, t)
-    if not flight:
+    # With nothing in flight an ACK may still tell of retransmissions.
+    if not flight and not (t.flags & TF_SACK and (seg.sacks or t.flags & TF_TLP_OUT)):
         if t.tx_next != NS_NIL and t.snd_wnd != window:
             tcp_ready(s, t)
         return True

@@ -20,12 +20,14 @@ least RTT after; each round trip with a DSACK widens it by another quarter
 A tail loss probe repeats the last segment (or sends a new one) two RTTs after
 the last ACK, so that a lost tail is found by SACK and not by timeout.
 
-Undo (RFC 3522, 3708): when the ACK that a retransmission brings proves to answer
-the original, by timestamp, or every retransmission came back as a DSACK, cwnd
-and ssthresh return to what they were.
+Undo (RFC 3522, 4015, 3708): when every retransmission of a recovery proves not to
+have been needed, by timestamps or by DSACKs (tcp_scoreboard counts), or what was
+deemed lost arrived before any was made, cwnd and ssthresh return to what they were.
+One that is not explained may have been needed, and then the reduction was. DSACKs
+come a round trip later, so this holds until the next reduction.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport UINT16_MAX, int32_t, int64_t, uint32_t
 from libc.string cimport memset
 
 from cext.netstack.flow cimport at_or_after, tcp_ready
@@ -35,7 +37,7 @@ from cext.netstack.layout cimport (
     TF_SACK, TF_TLP_OUT, TF_TLP_RETRANSMITTED, TIMER_OFF, TIMER_PERSIST, TIMER_REORDER, TIMER_RTO,
     TIMER_TLP, block, netstack, slab_block, tcp_flow,
 )
-from cext.netstack.tcp_congestion cimport congestion_acked, congestion_reduce
+from cext.netstack.tcp_congestion cimport congestion_acked, congestion_reduce, congestion_undone
 from cext.netstack.tcp_scoreboard cimport (
     ack_sample, scoreboard_lost, scoreboard_renege, scoreboard_unlose,
 )
@@ -122,7 +124,9 @@ cdef uint32_t rack_detect(netstack *s, tcp_flow *t, uint32_t *wait_us) noexcept 
 cdef void remember(tcp_flow *t) noexcept nogil:
     """Keep what undo would restore."""
     t.undo_point = t.snd_una
-    t.undo_retransmits = 0
+    t.undo_by_time = 0
+    # A probe that repeats data is out: its DSACK must not speak for another.
+    t.undo_by_dsack = t.flags & TF_TLP_OUT != 0 and t.flags & TF_TLP_RETRANSMITTED != 0
     t.prior_cwnd = t.cwnd
     t.prior_ssthresh = t.ssthresh
 
@@ -162,10 +166,19 @@ cdef void undo(netstack *s, tcp_flow *t) noexcept nogil:
         t.cwnd = t.prior_cwnd
     if t.ssthresh < t.prior_ssthresh:
         t.ssthresh = t.prior_ssthresh
-    t.undo_retransmits = 0
+    congestion_undone(t)
+    t.undo_point = 0
     t.flags &= ~<uint32_t> TF_FORCE_RETRANSMIT
     t.dupacks = 0
     settle(t)
+
+
+cdef inline bint needless(const tcp_flow *t, const ack_sample *sample) noexcept nogil:
+    """Whether the last reduction proves to be without cause."""
+    if t.undo_point == 0:
+        return False
+    return sample.disowned or (t.recovery >= RECOVERY_FAST and t.lost == 0
+                               and t.undo_by_time == 0 and t.undo_by_dsack == 0)
 
 
 cdef void prr(netstack *s, tcp_flow *t, const ack_sample *sample, uint32_t lost) noexcept nogil:
@@ -210,14 +223,23 @@ cdef void adapt_reordering(tcp_flow *t, const ack_sample *sample) noexcept nogil
 cdef void tail_probe_answered(netstack *s, tcp_flow *t, const ack_sample *sample,
                               bint duplicate) noexcept nogil:
     """RFC 8985 section 7.4: did the probe repair a loss?"""
-    if not t.flags & TF_TLP_OUT or seq_lt(t.snd_una, t.tlp_end):
+    cdef uint32_t end = t.tlp_end
+
+    if not t.flags & TF_TLP_OUT or seq_lt(t.snd_una, end):
         return
-    if t.flags & TF_TLP_RETRANSMITTED and not sample.dsack and not sample.spurious and \
-            sample.acked != 0:
-        # Original lost, probe arrived: a loss that nothing else will report.
-        remember(t)
-        congestion_reduce(s, t)
-        t.cwnd = t.ssthresh
+    if t.flags & TF_TLP_RETRANSMITTED and not (sample.dsack and sample.dsack_end == end):
+        if t.snd_una == end:
+            # Either one was first. The other, if there is one, will tell.
+            if not duplicate or sample.sacked:
+                return
+        elif t.recovery < RECOVERY_FAST:
+            # Original lost, probe arrived: a loss that nothing else will report.
+            remember(t)
+            t.undo_point = end - t.mss
+            t.recovery_point = end
+            t.undo_by_time = UINT16_MAX
+            congestion_reduce(s, t)
+            t.cwnd = t.ssthresh
     t.flags &= ~<uint32_t> (TF_TLP_OUT | TF_TLP_RETRANSMITTED)
 
 
@@ -264,13 +286,10 @@ cdef void recovery_ack(netstack *s, tcp_flow *t, const tcp_segment *seg, ack_sam
 
     adapt_reordering(t, sample)
     tail_probe_answered(s, t, sample, duplicate)
-    if t.recovery >= RECOVERY_FAST:
-        if (sample.spurious or (sample.dsack and t.undo_retransmits == 0)) and \
-                t.undo_point != 0:
-            undo(s, t)
-            t.undo_point = 0
-        elif seq_geq(t.snd_una, t.recovery_point):
-            leave_recovery(t)
+    if needless(t, sample):
+        undo(s, t)
+    elif t.recovery >= RECOVERY_FAST and seq_geq(t.snd_una, t.recovery_point):
+        leave_recovery(t)
     if t.flags & TF_SACK:
         lost = rack_detect(s, t, &wait_us)
     else:

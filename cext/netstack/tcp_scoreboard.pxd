@@ -13,8 +13,8 @@ from cext.wire.tcp cimport tcp_segment
 #   first_rtt_us, last_rtt_us   of the oldest and newest block acknowledged that was
 #                sent once; 0: none
 #   rate_*       what the newest delivered block remembers of when it was sent
-#   dsack        it reported a duplicate
-#   spurious     it was sent because of an original, not of the retransmission (Eifel)
+#   dsack        it reported a duplicate, which ends at dsack_end
+#   disowned     by it the last retransmission that could have been needed was not
 cdef struct ack_sample:
     uint32_t acked
     uint32_t sacked
@@ -26,8 +26,9 @@ cdef struct ack_sample:
     uint32_t rate_sent_us
     bint rate_known
     bint rate_app_limited
+    uint32_t dsack_end
     bint dsack
-    bint spurious
+    bint disowned
 
 
 cdef void scoreboard_ack(netstack *s, tcp_flow *t, const tcp_segment *seg,

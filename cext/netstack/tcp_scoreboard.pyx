@@ -20,9 +20,19 @@ the run that grew last; most SACK blocks begin there.
 
 A SACK that covers a block in part is ignored: no receiver that keeps our
 segments whole sends one, and believing less is always right.
+
+Retransmissions that were not needed are told by two witnesses, each with a count
+of its own that starts with all of the recovery, so that no retransmission is
+struck off twice:
+    time    the ACK that moves snd_una over the first block echoes a timestamp older
+            than its retransmission: it answers the original (RFC 3522). A SACK
+            echoes what came in order before, which is always older, and so may the
+            echo be for what lies behind the first block: neither says anything.
+    DSACK   the receiver had it already (RFC 3708); only of what lies between
+            undo_point and recovery_point.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT16_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from cext.netstack.flow cimport at_or_after
@@ -92,9 +102,20 @@ cdef void insert_lost(netstack *s, tcp_flow *t, uint32_t index, block *b) noexce
 
 
 # -- delivery --
+cdef inline void disown(ack_sample *sample, uint16_t *count, uint32_t n) noexcept nogil:
+    """So many retransmissions were not needed, one witness says."""
+    # What ran over counts no more.
+    if count[0] == 0 or count[0] == UINT16_MAX:
+        return
+    count[0] = <uint16_t> (count[0] - n) if n < count[0] else 0
+    if count[0] == 0:
+        sample.disowned = True
+
+
 cdef inline void delivered(netstack *s, tcp_flow *t, block *b, const tcp_segment *seg,
-                           ack_sample *sample) noexcept nogil:
-    """A block is known to have arrived: RTT, RACK's newest segment, rate, reordering."""
+                           bint first, ack_sample *sample) noexcept nogil:
+    """A block is known to have arrived: RTT, RACK's newest segment, rate, reordering.
+    `first`: by the ACK that moved snd_una from its first byte."""
     cdef uint32_t span = block_span(b), rtt_us = s.now_us - b.xmit_us, end = b.seq + span
     cdef uint32_t sent_ms
 
@@ -120,10 +141,12 @@ cdef inline void delivered(netstack *s, tcp_flow *t, block *b, const tcp_segment
     else:
         # RFC 8985 section 6.2 step 2: an answer to the original tells nothing about
         # the time of the retransmission; RFC 3522: and that it was not needed.
-        if seg.options & TCP_HAS_TIMESTAMP and t.flags & TF_TIMESTAMPS:
+        if seg.options & TCP_HAS_TIMESTAMP and t.flags & TF_TIMESTAMPS and \
+                seq_leq(end, seg.ack):
             sent_ms = s.now_ms - rtt_us // 1000 + t.ts_offset
             if seq_lt(seg.ts_echo + 1, sent_ms):
-                sample.spurious = True
+                if first:
+                    disown(sample, &t.undo_by_time, 1)
                 return
         if rtt_us < t.min_rtt_us:
             return
@@ -189,6 +212,7 @@ cdef void trim_head(netstack *s, tcp_flow *t, block *b, uint32_t n) noexcept nog
 cdef void scoreboard_ack(netstack *s, tcp_flow *t, const tcp_segment *seg,
                          ack_sample *sample) noexcept nogil:
     cdef uint32_t ack = seg.ack, index, end
+    cdef bint first = True
     cdef block *b
 
     sample.acked = ack - t.snd_una
@@ -204,8 +228,9 @@ cdef void scoreboard_ack(netstack *s, tcp_flow *t, const tcp_segment *seg,
             break
         leave_flight(s, t, b)
         if not b.flags & BLOCK_SACKED:
-            delivered(s, t, b, seg, sample)
+            delivered(s, t, b, seg, first, sample)
         drop_head(s, t, index, b)
+        first = False
     t.snd_una = ack
     # Never left behind: half the sequence space later it would look new.
     t.highest_sacked = seq_max(t.highest_sacked, ack)
@@ -220,7 +245,7 @@ cdef void mark_sacked(netstack *s, tcp_flow *t, uint32_t index, block *b,
     cdef block *near
 
     leave_flight(s, t, b)
-    delivered(s, t, b, seg, sample)
+    delivered(s, t, b, seg, False, sample)
     b.flags = <uint8_t> ((b.flags & ~(BLOCK_LOST | BLOCK_RETRANSMITTED)) | BLOCK_SACKED)
     t.sacked += block_span(b)
     sample.sacked += block_span(b)
@@ -314,8 +339,11 @@ cdef void scoreboard_sack(netstack *s, tcp_flow *t, const tcp_segment *seg,
         # Only of what was ever sent; RFC 2883 section 5 leaves lies at that.
         if seq_leq(seg.sack[0].end, t.snd_nxt) and span <= t.snd_wnd_max:
             sample.dsack = True
+            sample.dsack_end = seg.sack[0].end
             s.statistics.spurious += 1
-            t.undo_retransmits -= span if span < t.undo_retransmits else t.undo_retransmits
+            if t.undo_point != 0 and seq_geq(seg.sack[0].start, t.undo_point) and \
+                    seq_leq(seg.sack[0].end, t.recovery_point):
+                disown(sample, &t.undo_by_dsack, (span + t.mss - 1) // t.mss)
     for i in range(first, seg.sacks):
         start = seg.sack[i].start
         if seq_lt(start, t.snd_una):
@@ -361,7 +389,8 @@ cdef void scoreboard_sent(netstack *s, tcp_flow *t, uint32_t index) noexcept nog
         elif b.flags & BLOCK_ON_TIME_LIST:
             unlink_time(s, t, b)
         b.flags |= BLOCK_EVER_RETRANSMITTED
-        t.undo_retransmits += span
+        t.undo_by_time += t.undo_by_time < UINT16_MAX
+        t.undo_by_dsack += t.undo_by_dsack < UINT16_MAX
         s.statistics.retransmits += 1
     else:
         b.flags |= BLOCK_SENT
