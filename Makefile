@@ -16,8 +16,8 @@ QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
-.PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-fleet bench-flood fuzz asan \
-	test-qemu binary binary-check image image-test clean
+.PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-netstack bench-fleet \
+	bench-flood fuzz asan test-qemu binary binary-check image image-test clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ format: $(STAMP) ## Let ruff lay out the Python files
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix --exit-zero --quiet .
 
-bench: bench-aead bench-tunnel bench-flood ## Every benchmark, each against its peers in the same run
+bench: bench-aead bench-tunnel bench-netstack bench-flood ## Every benchmark, each against its peers in the same run
 
 bench-aead: build ## ns per packet: our AEAD against OpenSSL and libsodium
 	@$(PY) -m tests.bench.aead
@@ -63,6 +63,10 @@ bench-aead: build ## ns per packet: our AEAD against OpenSSL and libsodium
 bench-tunnel: build ## TUN mode against wireguard-go and boringtun (root)
 	@$(NEED) $(TEST_PACKAGES)
 	@$(PY) -m tests.bench.tunnel
+
+bench-netstack: build ## Userspace mode against gVisor, slirp4netns, passt and Linux CUBIC (root)
+	@$(NEED) $(TEST_PACKAGES) slirp4netns passt
+	@$(PY) -m tests.bench.netstack
 
 bench-fleet: build ## The reference server under a fleet of devices, SQLite and PostgreSQL
 	@$(NEED) $(TEST_PACKAGES)

@@ -7,9 +7,11 @@ import json
 import platform
 import statistics
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.support import peers
 from tests.support.netns import available
@@ -36,6 +38,34 @@ class Goal:
     measure: str
     peer: str
     at_most: float
+
+
+class Resident(Protocol):
+    """Whatever has a resident size."""
+
+    def rss_kib(self) -> int: ...
+
+
+class PeakRss:
+    """The highest resident size of any of some programs while the block runs, MiB."""
+
+    def __init__(self, *programs: Resident) -> None:
+        self._programs = programs
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.mib = 0.0
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            self.mib = max(self.mib, *(p.rss_kib() / 1024 for p in self._programs))
+
+    def __enter__(self) -> PeakRss:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
 
 
 def median(values: Sequence[float]) -> float:

@@ -12,13 +12,12 @@ import argparse
 import json
 import re
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.bench import report
-from tests.bench.report import Goal, Measure
+from tests.bench.report import Goal, Measure, PeakRss
 from tests.support import peers
 from tests.support.netns import Namespace, pair
 from tests.support.peers import Implementation, Node
@@ -64,28 +63,6 @@ def iperf_server(space: Namespace) -> Iterator[None]:
         yield
     finally:
         space.stop(process)
-
-
-class PeakRss:
-    """The highest resident size of both daemons while the block runs, MiB."""
-
-    def __init__(self, *nodes: Node) -> None:
-        self._nodes = nodes
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self.mib = 0.0
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.1):
-            self.mib = max(self.mib, *(n.rss_kib() / 1024 for n in self._nodes))
-
-    def __enter__(self) -> PeakRss:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def tcp(a: Node, b: Node, streams: int, seconds: float) -> dict[str, float]:

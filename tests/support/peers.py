@@ -122,6 +122,21 @@ def key_pair() -> tuple[str, str]:
     return private, public
 
 
+def cpu_s(pid: int) -> float:
+    """Return the seconds that all threads of a process have run on a CPU."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def rss_kib(pid: int) -> int:
+    """Return a process's resident size, 0 once it has ended."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found.group(1)) if found else 0
+
+
 @dataclass
 class Node:
     """One running implementation on one interface in one namespace."""
@@ -149,16 +164,10 @@ class Node:
         self.wg("set", self.interface, "peer", public, "allowed-ips", allowed_ips, *where, *extra)
 
     def cpu_s(self) -> float:
-        """Return the seconds that all threads have run on a CPU."""
-        total = 0
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[0])
-        return total / 1e9
+        return cpu_s(self.pid)
 
     def rss_kib(self) -> int:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        return int(found.group(1)) if found else 0
+        return rss_kib(self.pid)
 
     def transfer(self) -> tuple[int, int]:
         """Return (received, sent) bytes summed over peers."""

@@ -1,0 +1,214 @@
+"""The paths of bench-netstack: our TCP against Linux's where there is delay and loss.
+
+    left   Linux over TUN mode --\
+                                  relay: delay, loss, rate --  TUN mode, server   right
+    left   userspace mode -------/
+
+Both ways to the server have a bottleneck of their own, so both are measured at the same
+time. Linux is CUBIC on both sides; the server is always Linux, so that each way shows
+one side of our stack: up the sender, down the receiver.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+
+from tests.bench import netstack_peers as stacks
+from tests.bench.report import ROOT
+from tests.support import peers
+from tests.support.impairment import Path
+from tests.support.netns import Namespace, pair
+
+SERVER = "10.9.0.2"
+LINUX, USERSPACE = "10.9.0.1", "10.9.0.3"
+# What loses gets four streams at once: one alone says little in a few seconds, and four
+# together do not fill the bottleneck.
+STREAMS_WITH_LOSS = 4
+SETTLE_S = 0.7
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path and the range of ours/Linux that is the goal for it."""
+
+    name: str
+    path: Path
+    at_least: float
+    at_most: float = float("inf")
+
+    @property
+    def streams(self) -> int:
+        return STREAMS_WITH_LOSS if self.path.loss else 1
+
+
+ROWS = (
+    *(
+        Row(
+            f"{rtt_ms} ms, {f'{loss:.1%} lost' if loss else 'clean'}",
+            Path(seed=rtt_ms, rtt_ms=rtt_ms, loss=loss),
+            *((0.85, 1.3) if loss else (0.9,)),
+        )
+        for rtt_ms in (20, 50, 200)
+        for loss in (0.0, 0.001, 0.01)
+    ),
+    Row("50 ms, 1.0% swapped", Path(seed=7, rtt_ms=50, swapped=0.01), 0.9),
+)
+
+
+@dataclass
+class Relay:
+    """The impairing relay as a process; both of its ports have the same path."""
+
+    process: subprocess.Popen[str]
+    ports: Sequence[int]
+
+    def become(self, path: Path) -> None:
+        self._ask([asdict(path)] * 2)
+
+    def _ask(self, what: object) -> object:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+        answer: object = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@contextmanager
+def relay(space: Namespace, far: str) -> Iterator[Relay]:
+    process = subprocess.Popen(
+        space.command(sys.executable, "-m", "tests.support.impairment", far, "51820"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        found = Relay(process, ())
+        ports = found._ask([asdict(Path())] * 2)
+        assert isinstance(ports, list)
+        found.ports = ports
+        yield found
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def traffic(space: Namespace, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        space.command(sys.executable, "-m", "tests.support.traffic", *arguments),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def mbit(process: subprocess.Popen[str]) -> float:
+    assert process.stdout
+    found = json.loads(process.stdout.readline())
+    return float(found["bytes"]) * 8 / max(found["seconds"], 1e-3) / 1e6
+
+
+def both(
+    left: Namespace,
+    servers: Sequence[subprocess.Popen[str]],
+    kind: str,
+    streams: int,
+    seconds: float,
+) -> list[float]:
+    """Return Mbit/s of Linux and of ours, measured at the same time."""
+    where = (
+        (SERVER, stacks.SERVER_PORT),
+        ("127.0.0.1", stacks.FORWARD_PORT),
+    )
+    clients = [
+        [traffic(left, kind, host, str(port), str(seconds)) for _ in range(streams)]
+        for host, port in where
+    ]
+    result = []
+    for server, group in zip(servers, clients, strict=True):
+        counting = [server] * streams if kind == "up" else group
+        result.append(sum(mbit(process) for process in counting))
+    for group in clients:
+        for process in group:
+            process.wait(60)
+    return result
+
+
+@contextmanager
+def laboratory() -> Iterator[tuple[Namespace, list[subprocess.Popen[str]], Relay]]:
+    """Two clients' ways to one server, and a server program for each."""
+    with pair("bnp") as (_, left, right), ExitStack() as held:
+        for space in (left, right):
+            space.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
+        path = held.enter_context(relay(left, stacks.OUTER[1]))
+        server = peers.start(peers.ours(), right, "bnp0", (f"{SERVER}/24",))
+        held.callback(server.stop)
+        linux = peers.start(peers.ours(), left, "bnp1", (f"{LINUX}/24",), port=51821)
+        held.callback(linux.stop)
+        private, public = peers.key_pair()
+        server.add_peer(linux, f"{LINUX}/32")
+        server.add_peer(public, f"{USERSPACE}/32")
+        linux.add_peer(server, f"{SERVER}/32", f"127.0.0.1:{path.ports[0]}")
+        config = stacks.agent_config(
+            private, USERSPACE, 51822, server.public_key, SERVER, f"127.0.0.1:{path.ports[1]}"
+        )
+        # Each client has a server of its own, so that their lines stay apart.
+        ports = stacks.SERVER_PORT, stacks.SERVER_PORT + 100
+        config["forwards"] = [
+            {"listen": f"127.0.0.1:{stacks.FORWARD_PORT}", "target": f"{SERVER}:{ports[1]}"}
+        ]
+        held.enter_context(stacks.started_agent(left, config))
+        programs = [traffic(right, "serve", SERVER, str(port)) for port in ports]
+        for program in programs:
+            held.callback(program.wait, 10)
+            held.callback(program.terminate)
+            assert program.stdout
+            assert program.stdout.readline()
+        stacks.wait_listening(left, "127.0.0.1", stacks.FORWARD_PORT)
+        yield left, programs, path
+
+
+def measure(seconds: float, rows: Sequence[Row] = ROWS) -> dict[str, dict[str, list[float]]]:
+    """Return Mbit/s for each path, sender up and receiver down, of Linux and of ours."""
+    result: dict[str, dict[str, list[float]]] = {}
+    with laboratory() as (left, servers, path):
+        for row in rows:
+            path.become(row.path)
+            values = result.setdefault(row.name, {})
+            for kind in ("up", "down"):
+                linux, own = both(left, servers, kind, row.streams, seconds)
+                values[f"linux_{kind}"], values[f"ours_{kind}"] = [linux], [own]
+                time.sleep(SETTLE_S)  # what is under way must not meet the next path
+            shown = "  ".join(f"{key}={value[0]:.1f}" for key, value in values.items())
+            print(f"{row.name:20} {shown}", file=sys.stderr, flush=True)
+    return result
+
+
+def table(found: dict[str, dict[str, list[float]]], rows: Sequence[Row] = ROWS) -> list[str]:
+    """Return a Markdown table and a line for each goal."""
+    lines = [
+        "| path, 100 Mbit/s | Linux up | ours sends | ratio | Linux down | ours receives | ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    verdicts = []
+    for row in rows:
+        cells = [row.name]
+        for kind, role in (("up", "sender"), ("down", "receiver")):
+            linux, own = (found[row.name][f"{who}_{kind}"][0] for who in ("linux", "ours"))
+            ratio = own / linux if linux else float("nan")
+            cells += [f"{linux:.1f}", f"{own:.1f}", f"{ratio:.2f}"]
+            is_reached = row.at_least <= ratio
+            word = "reached" if is_reached else "NOT reached"
+            if ratio > row.at_most:
+                word = "above the range"
+            goal = f"{row.at_least}" + (f" to {row.at_most}" if row.path.loss else " at least")
+            verdicts.append(f"{word}: {row.name}, {role}: {ratio:.2f} of Linux CUBIC ({goal})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", *verdicts]
