@@ -154,6 +154,11 @@ def test_a_port_that_is_taken_is_a_condition(tmp_path: Path) -> None:
         agent = Agent(tmp_path, far, {"proxy": {"http": {"listen": f"127.0.0.1:{port}"}}})
         try:
             eventually(lambda: "access_failed" in agent.log_path.read_text())
+            # Another port is wanted then: nobody misses the first one any more.
+            agent.config["proxy"] = {"http": {"listen": f"127.0.0.1:{free_port()}"}}
+            agent.write()
+            agent.process.send_signal(signal.SIGHUP)
+            eventually(lambda: "condition cleared code=access_failed" in agent.log_path.read_text())
             assert agent.end() == 0
         finally:
             agent.process.kill()

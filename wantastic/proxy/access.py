@@ -61,6 +61,7 @@ class LocalAccess:
         self._conditions = conditions
         self._log = log
         self._running: dict[Wanted, Close] = {}
+        self._failed: set[str] = set()
         self._lock = asyncio.Lock()
 
     async def apply(self, config: Config) -> None:
@@ -71,6 +72,8 @@ class LocalAccess:
             for gone in [w for w in self._running if w not in wanted]:
                 await self._running.pop(gone)()
                 self._log.info("no longer listening", what=name_of(gone))
+            for name in self._failed - {name_of(w) for w in wanted}:
+                self._forgive(name)
             for new in wanted:
                 if new not in self._running:
                     self._open(new)
@@ -83,9 +86,14 @@ class LocalAccess:
             why = getattr(error, "strerror", None) or error
             reason = f"{name} cannot be opened: {why}"
             self._conditions.set("access_failed", "error", reason, REMEDY, name)
+            self._failed.add(name)
             return
-        self._conditions.clear("access_failed", name)
+        self._forgive(name)
         self._log.info("listening", what=name)
+
+    def _forgive(self, name: str) -> None:
+        self._conditions.clear("access_failed", name)
+        self._failed.discard(name)
 
     def _start(self, wanted: Wanted) -> Close:
         if isinstance(wanted, Proxy):
