@@ -30,7 +30,7 @@ from wantastic.device.uapi_server import UapiServer
 from wantastic.device.view import view
 from wantastic.store.record import StoreError
 from wantastic.store.store import Store
-from wantastic.telemetry.conditions import Conditions
+from wantastic.telemetry.conditions import Conditions, Severity
 from wantastic.telemetry.log import Log
 from wantastic.telemetry.socket import StatusServer, socket_folder
 from wantastic.telemetry.status import Status, render_status
@@ -220,7 +220,9 @@ class Service:
                 remedy = "End the program that has this interface."
                 raise StartError("uapi_failed", reason, remedy) from error
             remedy = "Make /var/run/wireguard writable if you want to use wg."
-            self.conditions.set("uapi_failed", "warning", reason, remedy)
+            # Without root and without a network interface nobody misses `wg`.
+            severity: Severity = "info" if self.device.mode == "userspace" else "warning"
+            self.conditions.set("uapi_failed", severity, reason, remedy)
 
     def _follow(self) -> None:
         """Watch the engine, the network, signals and time."""
