@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import grpc
 import pytest
 
 from cext.engine.engine import Endpoint, Engine
+from cext.engine.userspace import Userspace
 from tests.support import server as support
 from tests.support.server import Caller, ServerProcess, eventually, key, operate
+from tests.support.userspace_pair import read_all, tcp_server
 from wantastic.config.keys import decode_key, encode_key, generate_private_key, public_key_of
 from wantastic.control import auth_pb2 as pb
 from wantastic.device.loopback import (
@@ -27,6 +31,7 @@ from wantastic.device.loopback import (
     echo_message,
     ip_packet,
 )
+from wantastic.server import main
 from wantastic.server.addresses import parse_pools
 from wantastic.server.hub import Hub
 
@@ -103,11 +108,19 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return state
 
 
+def _send(reply: bytes, connection: socket.socket) -> None:
+    connection.sendall(reply)
+
+
 @pytest.fixture(scope="module")
 def server(state: Path) -> Iterator[ServerProcess]:
     options = ("--gateway", "device", "--gateway-host", "127.0.0.1", "--gateway-port", "0")
-    with support.serving(state, "--insecure", *options) as server:
-        yield server
+    with ExitStack() as stack:
+        # What every other test here does has to work beside forwards.
+        for port, reply in FORWARDED.items():
+            target = stack.enter_context(tcp_server(partial(_send, reply)))
+            options += ("--gateway-forward", f"{port}=127.0.0.1:{target.port}")
+        yield stack.enter_context(support.serving(state, "--insecure", *options))
 
 
 @pytest.fixture
@@ -117,6 +130,56 @@ def caller(server: ServerProcess) -> Iterator[Caller]:
 
 
 GATEWAY = IPv4Address("10.66.0.1")
+FORWARDED = {80: b"a site", 8080: b"another site"}
+
+
+@pytest.mark.parametrize("host", [str(GATEWAY), "fd00:66::1"])
+def test_services_behind_the_gateway_are_reached_at_its_tunnel_address(
+    caller: Caller, state: Path, host: str
+) -> None:
+    device = TunnelDevice(caller, support.new_token(state), f"visitor-of-{host}")
+    stack = Userspace(device.engine, (str(device.address), str(device.address_v6)))
+    results: dict[int, int] = {}
+
+    def dial(port: int) -> int:
+        flow = stack.dial_tcp(host, port)
+
+        def ended() -> bool:
+            results.update(stack.dialled())
+            return flow in results
+
+        assert eventually(ended)
+        return flow
+
+    try:
+        for port, reply in FORWARDED.items():
+            flow = dial(port)
+            assert results[flow] == 0
+            ours, theirs = socket.socketpair()
+            with ours:
+                stack.splice(flow, theirs.detach())
+                assert read_all(ours) == reply
+    finally:
+        device.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--gateway-forward", "80=127.0.0.1:8080"),
+        ("--gateway", "device", "--gateway-forward", "80"),
+        ("--gateway", "device", "--gateway-forward", "0=127.0.0.1:8080"),
+        ("--gateway", "device", "--gateway-forward", "80=site.example:8080"),
+        ("--gateway", "device", "--gateway-tun", "t0", "--gateway-forward", "80=127.0.0.1:8080"),
+        ("--gateway", "device", *("--gateway-forward", "80=127.0.0.1:8080") * 2),
+    ],
+)
+def test_forwards_that_cannot_be(
+    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = ("--gateway-host", "127.0.0.1", "--listen", "127.0.0.1:0")
+    assert main.main(["serve", "--state", str(tmp_path / "state"), *host, *options]) == 1
+    assert "--gateway-forward" in capsys.readouterr().err
 
 
 def test_devices_reach_the_gateway_and_each_other_until_removed(

@@ -1,8 +1,10 @@
 """A gateway that is the agent's own engine as a WireGuard server.
 
 With --gateway-tun it opens that TUN device (root), gives it every tenant's gateway
-address, and the kernel routes. Without, a hub (hub.py) stands behind it. Its private key
-is made once and sealed in the database.
+address, and the kernel routes. Without, a hub (hub.py) stands behind it, and with
+--gateway-forward the engine's own netstack has the gateway addresses beside the hub:
+connections to the given ports go on to services that this machine can reach. Its private
+key is made once and sealed in the database.
 
 The native engine runs in its own thread; a command waits until that thread has done it,
 so commands are given from a worker thread.
@@ -28,6 +30,7 @@ from wantastic.config.keys import encode_key, generate_private_key, public_key_o
 from wantastic.config.model import Config
 from wantastic.device.host import LinuxHost
 from wantastic.device.service import make_engine
+from wantastic.device.userspace import TunnelNet
 from wantastic.server import schema
 from wantastic.server.addresses import GATEWAY_INDEX, Pools
 from wantastic.server.database import Database
@@ -35,7 +38,7 @@ from wantastic.server.gateways import GatewayPeer
 from wantastic.server.hub import Hub
 from wantastic.server.keyring import Keyring
 from wantastic.server.records import GatewayError, GatewayRecord
-from wantastic.server.settings import Settings
+from wantastic.server.settings import Forward, Settings
 from wantastic.server.wgcommand import endpoint
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ def open_gateway(settings: Settings, database: Database, keyring: Keyring) -> De
         settings.gateway_host,
         settings.gateway_port,
         settings.gateway_tun,
+        settings.gateway_forwards,
     )
 
 
@@ -79,9 +83,13 @@ def private_key(database: Database, keyring: Keyring) -> bytes:
 class DeviceGateway:
     """One engine with many peers."""
 
-    def __init__(self, key: bytes, host: str, port: int, tun: str) -> None:
+    def __init__(
+        self, key: bytes, host: str, port: int, tun: str, forwards: Sequence[Forward] = ()
+    ) -> None:
         self._key = key
         self._host, self._port, self._tun = host, port, tun
+        self._forwards = tuple(forwards)
+        self._net: TunnelNet | None = None
         config = Config()
         interface = replace(config.interface, mtu_bytes=MTU_BYTES)
         self._engine = make_engine(
@@ -118,6 +126,8 @@ class DeviceGateway:
     async def set_networks(self, pools: Sequence[Pools]) -> None:
         """Answer on every tenant's gateway address."""
         self._hub.set_networks(pools)
+        if self._forwards:
+            await asyncio.to_thread(self._set_stack_addresses, pools)
         if self._link is None:
             return
         wanted = {
@@ -130,6 +140,20 @@ class DeviceGateway:
         for address in wanted - self._addresses:
             self._link.add_address(self._ifindex, address)
         self._addresses = wanted
+
+    def _set_stack_addresses(self, pools: Sequence[Pools]) -> None:
+        addresses = tuple(
+            str(net[GATEWAY_INDEX]) for pair in pools for net in (pair.ipv4, pair.ipv6)
+        )
+        try:
+            if self._net is not None:
+                self._net.set_addresses(addresses)
+                return
+            self._net = TunnelNet(self._engine, addresses)
+            for forward in self._forwards:
+                self._net.forward_tcp(forward.port, forward.target.host, forward.target.port)
+        except (ValueError, OSError) as error:
+            raise GatewayError(f"gateway: --gateway-forward: {error}") from None
 
     async def peers(self) -> frozenset[str]:
         """Return the public keys that the engine has."""

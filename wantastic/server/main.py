@@ -164,6 +164,9 @@ def _settings(args: argparse.Namespace) -> Settings:
         gateway_host=args.gateway_host or (args.host or [""])[0] or default_host,
         gateway_port=args.gateway_port,
         gateway_tun=args.gateway_tun,
+        gateway_forwards=tuple(
+            settings.parse_forward(text, "--gateway-forward") for text in args.gateway_forward
+        ),
         terms=Terms(
             token_lifetime_s=args.token_lifetime,
             refresh_grace_s=args.refresh_grace,
@@ -297,6 +300,14 @@ def _serve_parser(parser: argparse.ArgumentParser) -> None:
     add("--gateway-host", default="", metavar="NAME", help="where devices reach the gateway")
     add("--gateway-port", type=int, default=51820, help="UDP port of --gateway device")
     add("--gateway-tun", default="", metavar="NAME", help="TUN device of --gateway device (none)")
+    add(
+        "--gateway-forward",
+        action="append",
+        default=[],
+        metavar="PORT=ADDRESS:PORT",
+        help="with --gateway device: let devices reach a TCP service at a port of the gateway's "
+        "tunnel address; may be repeated",
+    )
     add("--token-lifetime", type=duration, default="24h", help="default: %(default)s")
     add("--refresh-grace", type=duration, default="30d", help="default: %(default)s")
     add("--poll-after", type=duration, default="5m", help="default: %(default)s")

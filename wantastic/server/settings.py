@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,25 @@ def parse_address(text: str, setting: str) -> Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Forward:
+    """A TCP port of the gateway's tunnel addresses, and the service that it stands for."""
+
+    port: int
+    target: Address
+
+
+def parse_forward(text: str, setting: str) -> Forward:
+    """Read PORT=ADDRESS:PORT."""
+    port, _, target = text.partition("=")
+    if port.isdecimal() and 0 < int(port) <= 65535 and target:
+        found = parse_address(target, setting)
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(found.host)
+            return Forward(int(port), found)
+    raise SettingsError(f"{setting}: {text!r} is not PORT=ADDRESS:PORT; write 80=127.0.0.1:8080")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything `serve` was told."""
 
@@ -83,6 +103,7 @@ class Settings:
     gateway_host: str
     gateway_port: int
     gateway_tun: str
+    gateway_forwards: tuple[Forward, ...]
     terms: Terms
     drain_s: float
 
@@ -104,5 +125,13 @@ class Settings:
             raise SettingsError("--tls-cert and --tls-key: give both or neither")
         if self.gateway and self.gateway != "device" and not self.gateway.startswith("wg:"):
             raise SettingsError(f"--gateway: {self.gateway!r} is neither device nor wg:INTERFACE")
+        if self.gateway_forwards and (self.gateway != "device" or self.gateway_tun):
+            raise SettingsError(
+                "--gateway-forward: is for --gateway device without --gateway-tun; "
+                "elsewhere the kernel has the gateway's addresses, and services listen there"
+            )
+        ports = [forward.port for forward in self.gateway_forwards]
+        if len(set(ports)) != len(ports):
+            raise SettingsError("--gateway-forward: a port is given twice")
         if self.gateway and not self.gateway_host:
             raise SettingsError("--gateway-host: say under which name devices reach the gateway")
