@@ -32,8 +32,8 @@ $(STAMP): pyproject.toml requirements.txt
 build: $(STAMP) ## Compile the native rooms in place
 	@$(PY) setup.py --quiet build_ext --inplace
 
-run: build ## Two devices on loopback, traffic through the tunnel, live status
-	@$(PY) -m wantastic.cli.main demo
+run: build ## The whole system on loopback: server, gateway, a device, a page through the tunnel
+	@$(PY) -m wantastic.server.demo
 
 test: build ## Run the whole test suite
 	@$(NEED) $(TEST_PACKAGES)

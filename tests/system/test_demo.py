@@ -1,4 +1,4 @@
-"""`wantasticd demo`, the program that `make run` starts: it works, and it ends cleanly."""
+"""`wantasticd demo`, two devices in one process: it works, and it ends cleanly."""
 
 from __future__ import annotations
 
