@@ -29,7 +29,7 @@ def main() -> int:
     for command in (binary, again):
         command.add_argument("--arch", choices=ARCHES, default="x86_64")
         command.add_argument("--transport", choices=TRANSPORTS, help="default: the CPU's")
-        command.add_argument("--features", default="", help="-room,-room: leave rooms out")
+        command.add_argument("--features", default="", help="-control,-proxy,-tools")
         command.add_argument("--python", choices=("c", "bytecode"), default="c")
     binary.add_argument("--update-modules", action="store_true", help="rewrite the module list")
     binary.add_argument("--check", action="store_true", help="run it, hold it to its budgets")

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -94,10 +95,11 @@ class Cache:
             folder.mkdir(exist_ok=True)
             (folder / "inputs.json").write_text(text)
             say(f"{name} ...")
-            begin = time.monotonic()
+            begin, cpu = time.monotonic(), cpu_s()
             recipe(folder)
             done.write_text(text)
-            say(f"{name} done in {time.monotonic() - begin:.0f} s")
+            took = f"{time.monotonic() - begin:.0f} s, {cpu_s() - cpu:.0f} s of CPU"
+            say(f"{name} done in {took}")
         return folder
 
     def run(
@@ -157,6 +159,12 @@ class Cache:
             for _ in pool.map(one, todo):
                 pass
         return objects
+
+
+def cpu_s() -> float:
+    """Return the processor time that this process and its ended children have used."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def say(text: str) -> None:

@@ -1,8 +1,9 @@
 """grpcio's C++ core, its BoringSSL and its Python module as one archive: eighteen CPU minutes.
 
-Most of the sources are small and include the same headers, so eight of one kind are compiled as one
-("unity" files); a group that does not compile together is split. Each object is kept as soon as it
-is there, so that an interrupted build goes on where it was.
+Most of the sources are small and include the same headers, so sixteen of one kind are compiled as
+one ("unity" files); a group that does not compile together is split. Each object is kept as soon as
+it is there, so that an interrupted build goes on where it was. Of the 353 files that upb generated
+only those are compiled whose headers some other source reaches: the rest describes xDS.
 
 xDS, a service mesh's configuration protocol, is left out (350 KB compressed): its registration is
 switched off by macros, the four functions that the Python module names and the few symbols that two
@@ -30,13 +31,17 @@ from buildroot.static.sources import Sources
 from buildroot.static.toolchain import Toolchain
 
 RUNTIME = Path(__file__).parent / "runtime"
-GROUP = 8
+GROUP = 16
 PYTHON = "src/python/grpcio"
 MODULE_SOURCES = (
     f"{PYTHON}/grpc/_cython/cygrpc.cpp",
     f"{PYTHON}/grpc/_cython/_cygrpc/private_key_signing/private_key_signer_py_wrapper.cc",
     "third_party/abseil-cpp/absl/log/initialize.cc",
 )
+# One file for each message of a protocol, one for its description.
+GENERATED = ("src/core/ext/upb-gen/", "src/core/ext/upbdefs-gen/")
+INCLUDES = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.M)
+DESCRIBES = re.compile(r"\b(\w+)_proto_upbdefinit\b")
 XDS_FOLDERS = ("src/core/xds/", "src/core/load_balancing/xds/", "src/core/resolver/xds/")
 # Functions that cygrpc names and runtime/no_xds.c has under another name.
 XDS_STUBS = (
@@ -92,7 +97,7 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
         include += cpython.include_flags(cache, sources, tools)
         compiler = _Compiler(cache, source, tools, folder, [*flags, *include])
         core = runpy.run_path(str(source / PYTHON / "grpc_core_dependencies.py"))
-        files = [name for name in core["CORE_SOURCE_FILES"] if not _is_xds(name)]
+        files = needed(source, core["CORE_SOURCE_FILES"])
         joined = [name for name in files if name.endswith(".cc") and "boringssl" not in name]
         alone = [name for name in files if name not in set(joined)]
         groups = [joined[i : i + GROUP] for i in range(0, len(joined), GROUP)]
@@ -105,6 +110,42 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
 
     name = f"grpc-{tools.arch.name}"
     return cache.stage(name, inputs, recipe, resume=True) / "libgrpc.a"
+
+
+def needed(source: Path, names: Sequence[str]) -> list[str]:
+    """Return the sources less xDS, zlib (zlib.py has it) and the generated ones nothing reaches."""
+    kept = [
+        name
+        for name in names
+        if not _is_xds(name) and not name.startswith(("third_party/zlib/", *GENERATED))
+    ]
+    generated = {name for name in names if name.startswith(GENERATED)}
+    described = {
+        name.removeprefix(GENERATED[1]).removesuffix(".upbdefs.c").replace("/", "_"): name
+        for name in generated
+    }
+    found: set[str] = set()
+    seen: set[str] = set()
+    todo = [name for name in kept if name.startswith("src/")]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        text = (source / name).read_text(errors="replace")
+        # xDS's headers alone reach most of the descriptions; nothing calls what they declare.
+        for include in INCLUDES.findall(text) if not _is_xds(name) else ():
+            for folder in ("", "include/", *GENERATED):
+                if (source / f"{folder}{include}").is_file():
+                    todo.append(f"{folder}{include}")
+                    break
+        todo += [described[word] for word in DESCRIBES.findall(text) if word in described]
+        found |= {name} & generated
+        made_from = re.sub(r"(_minitable)?\.h$", "", name)
+        for twin in (f"{made_from}.c", f"{made_from}_minitable.c"):
+            if twin in generated:
+                todo.append(twin)
+    return [*kept, *sorted(found)]
 
 
 def _is_xds(name: str) -> bool:

@@ -54,9 +54,23 @@ OWN_FILES = {
     "dotted.py": "dotted.py",
     "entry.py": "entry.py",
     "hostnames.py": "hostnames.py",
+    "late.py": "late.py",
+    "no_inspect.py": "inspect.py",
+    "no_linecache.py": "linecache.py",
+    "no_locale.py": "locale.py",
     "no_unicodedata.py": "unicodedata.py",
     "raw_api.py": "Crypto/Util/_raw_api.py",
 }
+# What FEATURES=-name leaves out; who imports it says so where it is asked for.
+TOOLS = ("wantastic.cli.demo", "wantastic.cli.demo_web", "wantastic.cli.nc")
+CONFORMANCE = tuple(f"wantastic.control.conformance{part}" for part in ("", "_rules", "_session"))
+FEATURES = {
+    "control": ("wantastic.agent", "wantastic.control"),
+    "proxy": ("wantastic.proxy", *TOOLS),
+    "tools": (*TOOLS, *CONFORMANCE),
+}
+# Run once by a developer or at import: as C they would only be larger.
+STAYS_BYTECODE = (*TOOLS, *CONFORMANCE, "wantastic.cli.help", "wantastic.control.auth_pb2")
 CODECS = ("ascii", "latin_1", "utf_8", "utf_8_sig")
 # Never followed: what only this machine could load, and what only a developer's run reaches.
 NOT_FOLLOWED = """
@@ -125,8 +139,11 @@ def build(
 ) -> Program:
     """Return the C and bytecode of all Python.
 
-    `left_out` names rooms to do without. Unless `compiled`, only the entry point becomes C.
+    `left_out` names FEATURES to do without. Unless `compiled`, only the entry point becomes C.
     """
+    if unknown := set(left_out) - set(FEATURES):
+        raise BuildError(f"no such feature: {', '.join(unknown)}; there are {', '.join(FEATURES)}")
+    absent = tuple(sorted({module for name in left_out for module in FEATURES[name]}))
     packages = [*COMMON_PACKAGES, *TRANSPORT_PACKAGES[transport]]
     subprocess.run([sys.executable, rooms.ROOT / "protos" / "generate.py"], check=True)
     ours = [
@@ -138,12 +155,13 @@ def build(
     orders = {
         "static": static_modules(transport),
         "compile": ["__main__", *(["wantastic", "cext"] if compiled else [])],
+        "bytecode": STAYS_BYTECODE,
         "codecs": CODECS,
     }
     not_followed = [
         *NOT_FOLLOWED.split(),
         *NOT_FOLLOWED_BY_TRANSPORT[transport].split(),
-        *(f"wantastic.{room}" for room in left_out),
+        *absent,
     ]
     inputs = {
         "python files": hash_tree(ours, rooms.ROOT),
@@ -160,7 +178,7 @@ def build(
 
     def recipe(folder: Path) -> None:
         tree = folder / "tree"
-        _copy_tree(tree, sources, packages, left_out)
+        _copy_tree(tree, sources, packages, absent)
         (folder / "orders.json").write_text(
             json.dumps({**orders, "report": str(folder / "modules.json")})
         )
@@ -169,6 +187,10 @@ def build(
             "NUITKA_CACHE_DIR": str(folder / "nuitka-cache"),
             "STATIC_BUILD": str(folder / "orders.json"),
             "PYTHONHASHSEED": "0",
+            # Nuitka itself runs with the modules that OWN_FILES stands in for.
+            "PYTHONSAFEPATH": "1",
+            # Line numbers stay, columns go: a tenth of the bytecode, three tenths of it packed.
+            "PYTHONNODEBUGRANGES": "1",
             "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
             "MULTIDICT_NO_EXTENSIONS": "1",
             "CC": "",
@@ -204,12 +226,15 @@ def build(
 
 
 def _copy_tree(
-    tree: Path, sources: Sources, packages: list[tuple[str, str, str]], left_out: tuple[str, ...]
+    tree: Path, sources: Sources, packages: list[tuple[str, str, str]], absent: tuple[str, ...]
 ) -> None:
-    ignore = shutil.ignore_patterns(*NOT_COPIED, *left_out)
+    ignore = shutil.ignore_patterns(*NOT_COPIED)
     for room in ("wantastic", "cext"):
         shutil.copytree(rooms.ROOT / room, tree / room, ignore=ignore)
-    ignore = shutil.ignore_patterns(*NOT_COPIED)
+    for module in absent:
+        path = tree / Path(*module.split("."))
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_suffix(".py").unlink(missing_ok=True)
     for project, inside, package in packages:
         shutil.copytree(sources.unpack(project) / inside, tree / package, ignore=ignore)
     # The source distribution lacks the package that its native module is in.

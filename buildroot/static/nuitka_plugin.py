@@ -5,6 +5,7 @@ nothing of buildroot.static; STATIC_BUILD names a JSON file with its orders:
 
     static      dotted names of the modules that are linked in; they count as built-in
     compile     top-level packages that become C; everything else stays bytecode
+    bytecode    modules of those packages that stay bytecode all the same
     codecs      text encodings that go in
     report      where the names of all taken modules are written
 
@@ -59,7 +60,8 @@ class StaticProgram(NuitkaPluginBase):
             HardImportRegistry.module_sys_trust.pop(name, None)
 
     def decideCompilation(self, module_name):
-        if str(module_name).partition(".")[0] not in ORDERS["compile"]:
+        name = str(module_name)
+        if name.partition(".")[0] not in ORDERS["compile"] or name in ORDERS["bytecode"]:
             return "bytecode"
         return None
 

@@ -31,6 +31,10 @@ DEFINITIONS = """/* What Nuitka's build system would have written here. */
 """
 C_FLAGS = (
     "-std=c11",
+    # Tens of megabytes of C that run a few times a second: for size, and nothing unwinds them.
+    "-Oz",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
     "-fwrapv",
     "-DNDEBUG",
     "-D_NUITKA_STANDALONE_MODE",

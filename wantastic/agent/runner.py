@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -32,7 +33,6 @@ from wantastic.control.errors import ControlError
 from wantastic.control.rotation import Journal
 from wantastic.device.device import StartError
 from wantastic.device.service import Plan, Service, World, real_world
-from wantastic.proxy.access import LocalAccess
 from wantastic.store.record import Record, StoreError
 from wantastic.store.store import Store
 from wantastic.telemetry.log import Log
@@ -40,6 +40,7 @@ from wantastic.version import BUILD_UNIX_NS
 
 if TYPE_CHECKING:
     from wantastic.agent.uplink import Uplink
+    from wantastic.proxy.access import LocalAccess
 
 DEFAULT_SERVER: Final = HostPort("auth.wantastic.app", 443)
 TICK_S: Final = 1.0
@@ -166,10 +167,23 @@ class AgentService(Service):
         await super().start()
         self.device.shook_hands = self._handshake
         if self.device.net:
-            self._access = LocalAccess(self.device.net, self.conditions, self.log)
-            await self._access.apply(self.config)
+            await self._start_access()
         asyncio.get_running_loop().call_later(TICK_S, self._tick_agent)
         self._start_uplink()
+
+    async def _start_access(self) -> None:
+        """Start proxies and forwards, if this build has them."""
+        assert self.device.net is not None
+        if not find_spec("wantastic.proxy"):
+            if self.config.wants_access:
+                reason = "proxy or forwards are configured, and this build has none"
+                remedy = "Use an executable that was built with them."
+                self.conditions.set("access_missing", "warning", reason, remedy, "access")
+            return
+        from wantastic.proxy.access import LocalAccess
+
+        self._access = LocalAccess(self.device.net, self.conditions, self.log)
+        await self._access.apply(self.config)
 
     def _load(self) -> bytes | None:
         """Read the file, the identity and the cache; return the private key to start with."""

@@ -53,7 +53,13 @@ def _interface(command: args.Interface) -> int:
 
 
 def _subcommand(command: args.Subcommand) -> int:
-    module = import_module(args.SUBCOMMANDS[command.name])
+    try:
+        module = import_module(args.SUBCOMMANDS[command.name])
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("wantastic."):
+            raise
+        sys.stderr.write(f"wantasticd: this build has no {command.name}\n")
+        return exits.NOT_BUILT_IN
     status: int = module.run(command.arguments)
     return status
 

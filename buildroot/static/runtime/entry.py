@@ -4,9 +4,11 @@ import sys
 
 import dotted
 import hostnames
+import late
 
 from wantastic.cli.main import main
 
 assert dotted
 assert hostnames
+assert late
 sys.exit(main())

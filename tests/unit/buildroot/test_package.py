@@ -171,12 +171,12 @@ def make(tmp_path: Path, *words: str) -> str:
 def test_package_builds_with_buildroots_compiler_and_installs(tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text("{}")
     chosen = "BR2_PACKAGE_WANTASTICD_BUILDROOT_CC=y"
-    features = 'BR2_PACKAGE_WANTASTICD_FEATURES="-dns,-proxy"'
+    features = 'BR2_PACKAGE_WANTASTICD_FEATURES="-proxy,-tools"'
     make(tmp_path, "build", chosen, features)
     cc, ar, sources, arguments = (tmp_path / "log").read_text().strip().split("|")
     assert (cc, ar) == ("mipsel-cc -mabi=32", "mipsel-ar")
     assert sources == f"{tmp_path}/dl"
-    assert "--arch mipsel --transport slim --features=-dns,-proxy" in arguments
+    assert "--arch mipsel --transport slim --features=-proxy,-tools" in arguments
     make(
         tmp_path, "install", "init", "systemd", f"BR2_PACKAGE_WANTASTICD_CONFIG={tmp_path}/own.json"
     )

@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildroot.static import check, inittab, link, nuitka, pycryptodome, rooms, symbols, toolchain
+from buildroot.static import (
+    check,
+    grpc,
+    inittab,
+    link,
+    nuitka,
+    pycryptodome,
+    rooms,
+    symbols,
+    toolchain,
+)
 from buildroot.static.arches import ARCHES, TRANSPORTS
 from buildroot.static.cache import BuildError, Cache, Unit
 from buildroot.static.sources import PINS, Pin, Sources
@@ -266,3 +276,45 @@ def test_every_text_encoding_that_the_agent_names_is_in_the_executable() -> None
     codecs = {name.replace("-", "_") for name in named} - {"idna", "der", "pem"}
     assert "utf_8_sig" in codecs
     assert codecs <= set(nuitka.CODECS)
+
+
+def test_an_unknown_feature_stops_the_build(cache: Cache) -> None:
+    with pytest.raises(BuildError, match="no such feature: dns; there are control, proxy, tools"):
+        nuitka.build(cache, Sources(cache), "slim", ("dns",), True)
+
+
+def test_features_and_bytecode_name_modules_that_exist() -> None:
+    named = {module for row in nuitka.FEATURES.values() for module in row}
+    for module in named | set(nuitka.STAYS_BYTECODE) - {"wantastic.control.auth_pb2"}:
+        path = ROOT / Path(*module.split("."))
+        assert path.is_dir() or path.with_suffix(".py").exists(), module
+
+
+def test_generated_sources_of_grpc_are_those_that_something_reaches(tmp_path: Path) -> None:
+    files = {
+        "src/core/a.cc": '#include "m/used.upb.h"\n#include "m/d.upbdefs.h"\n',
+        "src/core/xds/b.h": '#include "m/unused.upb.h"\n',
+        "src/core/c.cc": '#include "src/core/xds/b.h"\n',
+        "src/core/ext/upb-gen/m/used.upb.h": '#include "m/used.upb_minitable.h"\n',
+        "src/core/ext/upb-gen/m/used.upb_minitable.h": "",
+        "src/core/ext/upb-gen/m/used.upb_minitable.c": '#include "m/part.upb_minitable.h"\n',
+        "src/core/ext/upb-gen/m/part.upb_minitable.h": "",
+        "src/core/ext/upb-gen/m/part.upb_minitable.c": "",
+        "src/core/ext/upb-gen/m/unused.upb.h": '#include "m/unused.upb_minitable.h"\n',
+        "src/core/ext/upb-gen/m/unused.upb_minitable.h": "",
+        "src/core/ext/upb-gen/m/unused.upb_minitable.c": "",
+        "src/core/ext/upbdefs-gen/m/d.upbdefs.h": "",
+        "src/core/ext/upbdefs-gen/m/d.upbdefs.c": "extern X m_e_proto_upbdefinit;\n",
+        "src/core/ext/upbdefs-gen/m/e.upbdefs.c": "",
+        "src/core/xds/b.cc": "",
+        "third_party/zlib/z.c": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    names = [name for name in files if name.endswith((".c", ".cc"))]
+    found = {name.rpartition("/")[2] for name in grpc.needed(tmp_path, names)}
+    assert found == {
+        *("a.cc", "c.cc", "d.upbdefs.c", "e.upbdefs.c"),
+        *("used.upb_minitable.c", "part.upb_minitable.c"),
+    }

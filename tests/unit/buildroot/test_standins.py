@@ -1,0 +1,196 @@
+"""What stands in for modules of the standard library, against the modules themselves."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import subprocess
+import sys
+import types
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildroot.static import nuitka
+from buildroot.static.runtime import no_inspect, no_linecache, no_locale
+
+ROOT = Path(__file__).resolve().parents[3]
+RUNTIME = ROOT / "buildroot" / "static" / "runtime"
+
+
+async def coroutine() -> None:
+    return None
+
+
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+def generator() -> Generator[int, None, None]:
+    yield 1
+
+
+@types.coroutine
+def old_coroutine() -> Generator[None, None, None]:
+    yield
+
+
+def plain() -> None:
+    return None
+
+
+@functools.wraps(plain)
+def wrapped() -> None:
+    return None
+
+
+class Class:
+    async def method(self) -> None:
+        return None
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+THINGS: list[Any] = [
+    coroutine,
+    async_generator,
+    generator,
+    old_coroutine,
+    plain,
+    wrapped,
+    Class,
+    Class().method,
+    Class(),
+    functools.partial(functools.partial(coroutine), *()),
+    functools.partial(plain),
+    len,
+    None,
+]
+QUESTIONS = (
+    *("isfunction", "ismethod", "isgenerator", "iscoroutine", "isawaitable"),
+    *("iscoroutinefunction", "isasyncgenfunction", "isgeneratorfunction"),
+)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_inspect_answers_alike(question: str) -> None:
+    ours, theirs = getattr(no_inspect, question), getattr(inspect, question)
+    running: list[Any] = [generator(), old_coroutine(), coroutine()]
+    for thing in (*THINGS, *running):
+        assert ours(thing) == theirs(thing), thing
+    running[2].close()
+
+
+def test_states_follow_a_generator_and_a_coroutine() -> None:
+    steps: Any = generator()
+    awaiting: Any = Class().method()
+    for _ in range(2):
+        assert no_inspect.getgeneratorstate(steps) == inspect.getgeneratorstate(steps)
+        assert no_inspect.getcoroutinestate(awaiting) == inspect.getcoroutinestate(awaiting)
+        next(steps, None)
+        awaiting.close()
+    steps.close()
+    assert no_inspect.getgeneratorstate(steps) == inspect.getgeneratorstate(steps) == "GEN_CLOSED"
+
+
+def test_unwrap_ends_at_the_innermost_and_refuses_a_loop() -> None:
+    assert no_inspect.unwrap(wrapped) is plain
+
+    def loop() -> None:
+        return None
+
+    loop.__wrapped__ = loop  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="loop"):
+        no_inspect.unwrap(loop)
+
+
+def test_code_positions_are_the_same() -> None:
+    code = plain.__code__
+    theirs = inspect._get_code_position(code, 0)  # type: ignore[attr-defined]
+    assert no_inspect._get_code_position(code, 0) == theirs
+
+
+def test_a_traceback_without_source_is_still_one() -> None:
+    script = (
+        "import sys, types\n"
+        "from buildroot.static.runtime import no_inspect, no_linecache, no_locale\n"
+        "for name in ('inspect', 'linecache', 'locale'):\n"
+        "    sys.modules[name] = sys.modules['buildroot.static.runtime.no_' + name]\n"
+        "import asyncio, dataclasses, logging, subprocess, traceback, warnings, datetime\n"
+        "@dataclasses.dataclass\nclass D:\n    a: int = 1\n"
+        "assert D() == D(1) and D.__doc__ == 'D'\n"
+        "assert datetime.datetime.strptime('2026-01-02', '%Y-%m-%d').day == 2\n"
+        "async def fail():\n    asyncio.get_running_loop().add_signal_handler(1, print)\n"
+        "    await asyncio.to_thread(int, 'x')\n"
+        "try:\n    asyncio.run(fail())\n"
+        "except ValueError:\n    print(traceback.format_exc())\n"
+        "assert not {'ast', 'dis', 'tokenize'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "no_debug_ranges", "-c", f"{_path()}{script}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ValueError: invalid literal" in done.stdout
+    assert ", in fail" in done.stdout
+
+
+def _path() -> str:
+    return f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+
+
+def test_tls_is_imported_when_it_is_used_and_not_before(tmp_path: Path) -> None:
+    script = (
+        "from buildroot.static.runtime import late\n"
+        "import asyncio, socket, sys\n"
+        "async def talk():\n"
+        "    a, b = socket.socketpair()\n"
+        "    for s in (a, b): s.setblocking(False)\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    await loop.sock_sendall(a, b'x')\n"
+        "    assert await loop.sock_recv(b, 1) == b'x'\n"
+        "    a.close(); b.close()\n"
+        "asyncio.run(talk())\n"
+        "assert '_ssl' not in sys.modules\n"
+        "import ssl\n"
+        "context = ssl.create_default_context()\n"
+        "assert isinstance(context, ssl.SSLContext) and '_ssl' in sys.modules\n"
+        "import ssl as again\n"
+        "assert type(again) is type(sys) and again.SSLContext is ssl.SSLContext\n"
+        "from asyncio import base_events, sslproto\n"
+        "assert base_events.ssl.SSLSocket is again.SSLSocket\n"
+        "assert sslproto.SSLProtocol.__module__ == 'asyncio.sslproto'\n"
+        "async def wrong():\n"
+        "    await asyncio.open_connection('127.0.0.1', 9, ssl=context)\n"
+        "try:\n    asyncio.run(wrong())\n"
+        "except OSError:\n    print('refused')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"{_path()}{script}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+
+
+def test_linecache_and_locale_say_nothing_of_a_source() -> None:
+    assert no_linecache.getline(__file__, 1) == ""
+    assert no_linecache.getlines(__file__) == []
+    assert no_linecache.lazycache(__file__, {}) is False
+    assert no_locale.getlocale(no_locale.LC_TIME) == (None, None)
+    assert no_locale.getpreferredencoding(False) == no_locale.getencoding() == "utf-8"
+    assert no_locale.setlocale(no_locale.LC_ALL, "de_DE") == "C"
+
+
+def test_every_stand_in_is_copied_under_the_name_it_stands_for() -> None:
+    found = {path.name for path in RUNTIME.glob("no_*.py")}
+    assert found == {name for name in nuitka.OWN_FILES if name.startswith("no_")}
+    assert all(nuitka.OWN_FILES[name] == name.removeprefix("no_") for name in found)
