@@ -7,8 +7,11 @@ For SQLite and PostgreSQL, with one and two server processes:
   refresh    tokens, for a while
   poll max   "not modified" polls as fast as answers come
   poll paced the same at a fixed rate (a million devices every five minutes are 3,333 a
-             second); a call's time counts from when it was due, so that a stall shows.
-             Meanwhile an operator changes single devices and whole tenants.
+             second). A call's time counts from when it was due, not from when it was
+             sent, so that a stall of server or generator shows in every call it holds up;
+             what failed or was never answered counts as endless. How late the generator
+             itself sent is printed beside it. Meanwhile an operator changes single devices
+             and whole tenants, each of which is read once by each process that is asked.
 
 Afterwards every device asks once more, through every process: each has to have the
 version that the database says, addresses have to differ, and the database has to hold
@@ -24,6 +27,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
+import os
 import random
 import ssl
 import sys
@@ -50,7 +55,9 @@ TARGET_PER_S = 3333
 CONNECTIONS = 16
 REGISTERING = 32
 IN_FLIGHT = 48
-TICK_S = 0.005
+TICK_S = 0.002
+UNANSWERED_S = 10.0
+TARGET_P99_S = 0.050
 CHANGES_PER_S = 5
 
 
@@ -61,14 +68,14 @@ class Phase:
     name: str
     seconds: float = 0.0
     times_s: list[float] = field(default_factory=list)
+    late_s: list[float] = field(default_factory=list)
     failed: int = 0
     cpu_s: float = 0.0
 
     def line(self) -> str:
         """Return one line of the table."""
-        count = len(self.times_s)
-        ordered = sorted(self.times_s) or [0.0]
-        p50, p99 = (ordered[min(len(ordered) - 1, len(ordered) * p // 100)] for p in (50, 99))
+        count = len(self.times_s) - self.failed
+        p50, p99 = percentile(self.times_s, 50), percentile(self.times_s, 99)
         cost_us = self.cpu_s / count * 1e6 if count else 0
         per_core = count / self.cpu_s if self.cpu_s else 0
         return (
@@ -76,6 +83,12 @@ class Phase:
             f"p99 {p99 * 1e3:7.1f} ms   {cost_us:6.0f} us CPU/RPC   {per_core:6.0f} RPC/s a core"
             + (f"   {self.failed} FAILED" if self.failed else "")
         )
+
+
+def percentile(values: list[float], part: int) -> float:
+    """Return the value that `part` percent do not exceed."""
+    ordered = sorted(values) or [0.0]
+    return ordered[min(len(ordered) - 1, len(ordered) * part // 100)]
 
 
 @dataclass(slots=True)
@@ -202,7 +215,7 @@ class Fleet:
             while (began := time.perf_counter()) < end_s:
                 device = random.choice(self.devices)
                 reply = await self._call(number, *request(device))
-                phase.times_s.append(time.perf_counter() - began)
+                phase.times_s.append(math.inf if reply is None else time.perf_counter() - began)
                 if reply is None:
                     phase.failed += 1
                 else:
@@ -220,12 +233,14 @@ class Fleet:
             device = random.choice(self.devices)
 
             def done(reply: bytes | None) -> None:
-                phase.times_s.append(time.perf_counter() - due_s)
                 if reply is None:
                     phase.failed += 1
+                    phase.times_s.append(math.inf)
                 else:
+                    phase.times_s.append(time.perf_counter() - due_s)
                     self._polled(device, reply)
 
+            phase.late_s.append(time.perf_counter() - due_s)
             connection = random.choice(self._connections)
             connection.call(device.headers, device.poll, done)
 
@@ -234,10 +249,12 @@ class Fleet:
                 send(began + sent / per_s)
                 sent += 1
             await asyncio.sleep(TICK_S)
-        end = loop.time() + 10
+        end = loop.time() + UNANSWERED_S
         while len(phase.times_s) < sent and loop.time() < end:
             await asyncio.sleep(TICK_S)
-        phase.failed += sent - len(phase.times_s)
+        unanswered = sent - len(phase.times_s)
+        phase.failed += unanswered
+        phase.times_s += [math.inf] * unanswered
 
 
 class Machine:
@@ -308,6 +325,13 @@ async def measure(machine: Machine, options: argparse.Namespace) -> bool:
                 machine, paced, lambda p: fleet.poll_paced(p, options.seconds, options.rate)
             )
             made = await asyncio.wrap_future(changes)
+        p99_s = percentile(paced.times_s, 99)
+        sys.stdout.write(
+            f"  {'':11} p99 {'below' if p99_s < TARGET_P99_S else 'NOT below'} "
+            f"{TARGET_P99_S * 1e3:.0f} ms; the generator sent p50 "
+            f"{percentile(paced.late_s, 50) * 1e3:.1f} ms, p99 "
+            f"{percentile(paced.late_s, 99) * 1e3:.1f} ms late\n"
+        )
         await asyncio.sleep(1.0)
         lost = await verify(machine, fleet)
     finally:
@@ -401,6 +425,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, action="append", help="default: 1 and 2")
     parser.add_argument("--tls", action="store_true")
     options = parser.parse_args(arguments)
+    sys.stdout.write(
+        f"{os.cpu_count()} processors for servers, generator and database together; load average "
+        f"{os.getloadavg()[0]:.1f} before the start\n"
+    )
     kinds = ("sqlite", "postgresql") if options.database == "both" else (options.database,)
     good = True
     with tempfile.TemporaryDirectory(prefix="wantastic-fleet-") as folder:

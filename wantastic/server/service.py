@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from wantastic.control import auth_pb2 as pb
 from wantastic.control import methods
@@ -54,8 +53,7 @@ WELCOMED_PER_S = 100
 MAX_FACT_CHARACTERS = 128
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who sends a call: the bearer token, the address, the certificate's device if any."""
 
     bearer: str

@@ -15,6 +15,7 @@ import hmac
 import secrets
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wantastic.server.keyring import Keyring
 from wantastic.server.records import RefusalCode, Refused
@@ -28,8 +29,7 @@ _MAC_BYTES = 32
 _ACCESS_CHARACTERS = len(ACCESS_PREFIX) + (_BODY.size + _MAC_BYTES) // 3 * 4
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """What an access token says; times are unix seconds."""
 
     device_pk: int
