@@ -22,6 +22,7 @@ from cext.engine.loop cimport TAG_RELAY
 from cext.engine.outbound cimport outbound_packet
 from cext.engine.relay cimport (
     relay_admit, relay_events, relay_listens, relay_sockets, relay_tcp_data,
+    relay_tcp_parts,
 )
 from cext.engine.relay_table cimport (
     RELAY_NONE, relay, relay_create, relay_destroy, relay_memory_bytes,
@@ -36,8 +37,8 @@ from cext.netstack.layout cimport (
     ns_packet, syn_request, tcp_flow, time_wait, udp_flow,
 )
 from cext.netstack.stack cimport (
-    ns_add_address, ns_create, ns_default_limits, ns_destroy, ns_input, ns_next_packets, ns_poll,
-    ns_poll_at, ns_remove_address,
+    ns_add_address, ns_create, ns_default_limits, ns_destroy, ns_input, ns_input_end,
+    ns_next_packets, ns_poll, ns_poll_at, ns_remove_address,
 )
 from cext.wire.ip cimport IP_PROTOCOL_TCP, IP_PROTOCOL_UDP, UDP_LEN, ip_info, ip_parse
 from cext.wire.vnet cimport vnet_header
@@ -84,6 +85,7 @@ cdef relay *netport_create(engine_core *core, size_t available, uint32_t mtu) no
     host.random = fill_random
     host.admit = relay_admit
     host.tcp_data = relay_tcp_data
+    host.tcp_parts = relay_tcp_parts
     host.datagram = relay_datagram
     r.stack = ns_create(&limits, &host, clock_now_ns())
     if r.stack == NULL or netport_memory_bytes(r) > available:
@@ -157,6 +159,8 @@ cdef void deliver(void *context, uint64_t now_ns, gro_batch *batch) noexcept nog
         else:
             batch.packets[left] = batch.packets[i]
             left += 1
+    # Held payload lies in the batch's packets.
+    ns_input_end(r.stack)
     batch.packet_count = left
 
 
@@ -177,6 +181,7 @@ cdef void send(engine_core *core, relay *r, uint64_t now_ns) noexcept nogil:
         r.sending = False
         if r.deferred_len:
             ns_input(r.stack, now_ns, r.deferred, r.deferred_len, 0)
+            ns_input_end(r.stack)
             r.deferred_len = 0
 
 

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.engine.relay_table cimport relay
-from cext.netstack.layout cimport flow_tuple, ns_datagram
+from cext.netstack.layout cimport flow_tuple, ns_datagram, ns_part
 from cext.wire.endpoint cimport endpoint
 
 
@@ -17,6 +17,8 @@ cdef void relay_events(relay *r) noexcept nogil
 # -- the stack's callbacks; `context` is a struct relay --
 cdef uint32_t relay_tcp_data(void *context, uint32_t handle, uint64_t user,
                              const uint8_t *data, uint32_t length) noexcept nogil
+cdef uint32_t relay_tcp_parts(void *context, uint32_t handle, uint64_t user,
+                              const ns_part *parts, uint32_t count) noexcept nogil
 
 cdef int relay_admit(void *context, const flow_tuple *tuple, uint32_t protocol,
                      uint32_t peer) noexcept nogil

@@ -21,7 +21,7 @@ from cext.engine.relay_udp cimport relay_udp_close, relay_udp_event, relay_udp_r
 from cext.host.stream cimport (
     STREAM_EVENTS_MAX, STREAM_FAILED, STREAM_READABLE, STREAM_WRITABLE, stream_close,
     stream_connect, stream_error, stream_event, stream_prepare, stream_read, stream_reset,
-    stream_send, stream_shutdown, stream_wait, stream_watch,
+    stream_send, stream_send_parts, stream_shutdown, stream_wait, stream_watch,
 )
 from cext.host.tun cimport iovec
 from cext.netstack.ip cimport ip_is_ours
@@ -30,7 +30,8 @@ from cext.netstack.layout cimport (
     NS_DENY, NS_DIAL, NS_EVENT_SYN, NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
     NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT, NS_REASON_UNREACHABLE,
     NS_REFUSE_HOST, NS_REFUSE_NETWORK, NS_REFUSE_PROHIBITED, NS_REFUSE_RESET, NS_REFUSE_SILENT,
-    NS_REJECT, address_from_v4, flow_tuple, ns_event, ns_space, ref_index, ref_kind,
+    NS_PARTS_MAX, NS_REJECT, address_from_v4, flow_tuple, ns_event, ns_part, ns_space, ref_index,
+    ref_kind,
 )
 from cext.netstack.stack cimport (
     ns_abort, ns_accept, ns_close, ns_connect, ns_next_event, ns_refuse, ns_send, ns_send_commit,
@@ -40,7 +41,7 @@ from cext.wire.endpoint cimport WT_AF_INET, endpoint
 
 
 cdef enum:
-    PARTS = 32
+    PARTS = 64
     PROTOCOL_TCP = 6
     # Until the host's side is known, this much may wait in the stack.
     SPACE_BEFORE_OPEN = 64 * 1024
@@ -152,29 +153,68 @@ cdef void pump(relay *r, relay_flow *f) noexcept nogil:
 
 # -- tunnel to host --
 
-cdef uint32_t relay_tcp_data(void *context, uint32_t handle, uint64_t user,
-                             const uint8_t *data, uint32_t length) noexcept nogil:
-    cdef relay *r = <relay *>context
-    cdef relay_flow *f = NULL
-    cdef uint32_t done = 0
-    cdef int n
-    if user < RELAY_LISTENER_USER:
-        f = relay_find(r, <uint32_t>user)
+cdef relay_flow *taker(relay *r, uint64_t user) noexcept nogil:
+    """Whose descriptor takes bytes of the stack's flow now; or NULL."""
+    cdef relay_flow *f = relay_find(r, <uint32_t>user) if user < RELAY_LISTENER_USER else NULL
     if f == NULL or f.state != RELAY_OPEN or f.flags & RELAY_BROKEN:
-        return 0
-    while done < length:
-        n = stream_send(f.fd, data + done, length - done)
-        if n == -EAGAIN:
-            break
-        if n <= 0:
-            # Nothing may be closed from within a call of the stack's.
-            f.flags |= RELAY_BROKEN
-            relay_queue(r, f)
-            break
-        done += <uint32_t>n
+        return NULL
+    return f
+
+
+cdef void sent(relay *r, relay_flow *f, uint32_t handle, uint32_t done, int error) noexcept nogil:
+    """So many bytes went to the descriptor, until it gave `error`."""
+    if error != -EAGAIN and error <= 0:
+        # Nothing may be closed from within a call of the stack's.
+        f.flags |= RELAY_BROKEN
+        relay_queue(r, f)
     r.bytes_in += done
     # The stack deducts what was taken.
     ns_set_receive_space(r.stack, handle, r.space + done)
+
+
+cdef uint32_t relay_tcp_data(void *context, uint32_t handle, uint64_t user,
+                             const uint8_t *data, uint32_t length) noexcept nogil:
+    cdef relay *r = <relay *>context
+    cdef relay_flow *f = taker(r, user)
+    cdef uint32_t done = 0
+    cdef int n = 1
+    if f == NULL:
+        return 0
+    while done < length:
+        n = stream_send(f.fd, data + done, length - done)
+        if n <= 0:
+            break
+        done += <uint32_t>n
+    sent(r, f, handle, done, n)
+    return done
+
+
+cdef uint32_t relay_tcp_parts(void *context, uint32_t handle, uint64_t user,
+                              const ns_part *parts, uint32_t count) noexcept nogil:
+    cdef relay *r = <relay *>context
+    cdef relay_flow *f = taker(r, user)
+    cdef iovec vectors[NS_PARTS_MAX]
+    cdef uint32_t i, first = 0, done = 0
+    cdef size_t left
+    cdef int n = 1
+    if f == NULL:
+        return 0
+    for i in range(count):
+        vectors[i].iov_base = <void *>parts[i].data
+        vectors[i].iov_len = parts[i].len
+    while first < count:
+        n = stream_send_parts(f.fd, vectors + first, count - first)
+        if n <= 0:
+            break
+        done += <uint32_t>n
+        left = <size_t>n
+        while first < count and left >= vectors[first].iov_len:
+            left -= vectors[first].iov_len
+            first += 1
+        if left:
+            vectors[first].iov_base = <uint8_t *>vectors[first].iov_base + left
+            vectors[first].iov_len -= left
+    sent(r, f, handle, done, n)
     return done
 
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* socket(2), connect(2), readv(2), send(2), shutdown(2), epoll(7) for relayed flows. */
+/* socket(2), connect(2), readv(2), send(2), sendmsg(2), shutdown(2), epoll(7) for relayed flows. */
 #define _GNU_SOURCE
 #include "host/stream.h"
 
@@ -156,6 +156,20 @@ int stream_send(int fd, const uint8_t *data, uint32_t len)
 
 	do {
 		sent = send(fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	} while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : (int)sent;
+}
+
+int stream_send_parts(int fd, const struct iovec *parts, unsigned int n)
+{
+	struct msghdr message;
+	ssize_t sent;
+
+	memset(&message, 0, sizeof(message));
+	message.msg_iov = (struct iovec *)(uintptr_t)parts;
+	message.msg_iovlen = n;
+	do {
+		sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 	} while (sent < 0 && errno == EINTR);
 	return sent < 0 ? -errno : (int)sent;
 }

@@ -46,6 +46,8 @@ int stream_error(int fd);
 /** stream_read() - Return: bytes, 0 at the end of the stream */
 int stream_read(int fd, const struct iovec *parts, unsigned int n);
 int stream_send(int fd, const uint8_t *data, uint32_t len);
+/** stream_send_parts() - The same, gathered. Return: bytes */
+int stream_send_parts(int fd, const struct iovec *parts, unsigned int n);
 /** stream_shutdown() - Say that no more will be sent */
 void stream_shutdown(int fd);
 void stream_close(int fd);

@@ -25,6 +25,7 @@ cdef extern from "host/stream.h" nogil:
     int stream_error(int fd)
     int stream_read(int fd, const iovec *parts, unsigned int n)
     int stream_send(int fd, const uint8_t *data, uint32_t length)
+    int stream_send_parts(int fd, const iovec *parts, unsigned int n)
     void stream_shutdown(int fd)
     void stream_close(int fd)
     void stream_reset(int fd)

@@ -331,6 +331,7 @@ cdef extern from "netstack/stack.h" nogil:
         NS_ADDRESSES_MAX
         NS_LISTENERS_MAX
         NS_REASSEMBLED_MAX
+        NS_PARTS_MAX
         NS_OK
         NS_BAD_HANDLE
         NS_FULL
@@ -386,6 +387,10 @@ cdef extern from "netstack/stack.h" nogil:
         uint32_t delayed_ack_ms
         uint32_t icmp_errors_s
 
+    struct ns_part:
+        const uint8_t *data
+        uint32_t len
+
     struct ns_datagram:
         const uint8_t *data
         uint32_t len
@@ -399,6 +404,8 @@ cdef extern from "netstack/stack.h" nogil:
                      uint32_t peer) noexcept nogil
         uint32_t (*tcp_data)(void *context, uint32_t handle, uint64_t user, const uint8_t *data,
                              uint32_t length) noexcept nogil
+        uint32_t (*tcp_parts)(void *context, uint32_t handle, uint64_t user,
+                              const ns_part *parts, uint32_t n) noexcept nogil
         void (*datagram)(void *context, uint32_t handle, uint64_t user,
                          const ns_datagram *datagram) noexcept nogil
         void (*datagram_error)(void *context, uint32_t handle, uint64_t user,
@@ -549,6 +556,9 @@ cdef extern from "netstack/stack.h" nogil:
         uint32_t reserved_room
         uint32_t starved
         uint8_t *scratch
+        ns_part part[NS_PARTS_MAX]
+        uint32_t parts
+        uint32_t parts_flow
         reassembly *reassembly
         uint32_t reassembly_blocks
         uint32_t reassemblies

@@ -60,6 +60,7 @@ enum {
 	NS_ADDRESSES_MAX = 16,
 	NS_LISTENERS_MAX = 64,
 	NS_REASSEMBLED_MAX = 65535,
+	NS_PARTS_MAX = 64,		/* segments of one tcp_parts() */
 };
 
 /* Results below zero. */
@@ -162,6 +163,16 @@ struct ns_limits {
 };
 
 /**
+ * struct ns_part - Payload of one segment
+ * @data:	Inside the packet that was given to ns_input()
+ * @len:	Its length
+ */
+struct ns_part {
+	const uint8_t *data;
+	uint32_t len;
+};
+
+/**
  * struct ns_datagram - One UDP datagram or echo message, either way
  * @data:	Payload; from the stack valid during the callback only
  * @len:	Its length
@@ -183,11 +194,14 @@ struct ns_datagram {
  * @admit:	Decide about a new flow to where nothing of ours listens, as an
  *		enum ns_verdict; NULL rejects what is ours and denies the rest
  * @tcp_data:	Bytes in order.  Return: how many were taken, fewer means full
+ * @tcp_parts:	The same for several segments at once, up to NS_PARTS_MAX; NULL: every
+ *		segment goes to @tcp_data.  With it ns_input() keeps the address of its
+ *		packet until ns_input_end(): the packets must stay where they are
  * @datagram:	For a UDP or echo flow
  * @datagram_error: ICMP error about what the flow sent; an enum ns_refusal
  *
- * tcp_data, datagram and datagram_error must not call back into the stack,
- * except that tcp_data may use ns_set_receive_space() of its own flow.
+ * tcp_data, tcp_parts, datagram and datagram_error must not call back into the
+ * stack, except that the first two may use ns_set_receive_space() of their flow.
  */
 struct ns_host {
 	void *context;
@@ -196,6 +210,8 @@ struct ns_host {
 		     uint32_t peer);
 	uint32_t (*tcp_data)(void *context, uint32_t handle, uint64_t user,
 			     const uint8_t *data, uint32_t len);
+	uint32_t (*tcp_parts)(void *context, uint32_t handle, uint64_t user,
+			      const struct ns_part *parts, uint32_t n);
 	void (*datagram)(void *context, uint32_t handle, uint64_t user,
 			 const struct ns_datagram *datagram);
 	void (*datagram_error)(void *context, uint32_t handle, uint64_t user, uint32_t refusal);
@@ -418,6 +434,10 @@ struct netstack {
 	uint32_t reserved_room;	/* bytes it lent in the last block of the queue */
 	uint32_t starved;	/* a flow found no block to send: wake it when there are */
 	uint8_t *scratch;	/* NS_BATCH_MAX times headroom + NS_SCRATCH_BYTES */
+
+	struct ns_part part[NS_PARTS_MAX];	/* held for tcp_parts(), in order */
+	uint32_t parts;
+	uint32_t parts_flow;	/* index of the flow they belong to */
 
 	struct reassembly *reassembly;
 	uint32_t reassembly_blocks;

@@ -27,6 +27,8 @@ cdef int ns_remove_address(netstack *s, const uint8_t *address) noexcept nogil
 # One IP packet from the tunnel. `peer` is any number: fairness is kept per peer.
 cdef void ns_input(netstack *s, uint64_t now_ns, const uint8_t *packet, uint32_t length,
                    uint32_t peer) noexcept nogil
+# Behind the last packet of a batch, where host.tcp_parts() is set: gives it what is held.
+cdef void ns_input_end(netstack *s) noexcept nogil
 cdef void ns_poll(netstack *s, uint64_t now_ns) noexcept nogil
 # now_ns when packets or timers are due at once, UINT64_MAX when nothing ever is.
 cdef uint64_t ns_poll_at(netstack *s) noexcept nogil

@@ -33,7 +33,7 @@ from cext.netstack.slab cimport slab_create, slab_destroy, slab_put_chain
 from cext.netstack.tcp_input cimport tcp_icmp, tcp_input
 from cext.netstack.tcp_listener cimport listener_accept, listener_refuse, listener_timer
 from cext.netstack.tcp_output cimport tcp_output
-from cext.netstack.tcp_receive cimport receive_copy, receive_resume
+from cext.netstack.tcp_receive cimport receive_copy, receive_flush, receive_resume
 from cext.netstack.tcp_socket cimport (
     socket_abort, socket_close, socket_commit, socket_connect, socket_send, socket_shutdown,
     socket_space, socket_wake_starved,
@@ -339,6 +339,8 @@ cdef void ns_input(netstack *s, uint64_t now_ns, const uint8_t *packet, uint32_t
     if info.version == 4 and not checksum_valid(checksum_add(0, packet, info.l4_offset)):
         drop(&s.drops, DROP_NS_BAD_CHECKSUM)
         return
+    if info.fragment or info.protocol != IP_PROTOCOL_TCP:
+        receive_flush(s)
     if info.fragment:
         length = reassembly_input(s, packet, &info, peer)
         if length == 0:
@@ -348,7 +350,14 @@ cdef void ns_input(netstack *s, uint64_t now_ns, const uint8_t *packet, uint32_t
         if not ip_parse(&info, packet, length) or info.fragment:
             drop(&s.drops, DROP_NS_BAD_FRAGMENT)
             return
+        in_packet(s, packet, &info, peer)
+        receive_flush(s)
+        return
     in_packet(s, packet, &info, peer)
+
+
+cdef void ns_input_end(netstack *s) noexcept nogil:
+    receive_flush(s)
 
 
 # -- packets out --

@@ -40,7 +40,9 @@ from cext.netstack.tcp_options cimport tcp_parse
 from cext.netstack.tcp_output cimport (
     tcp_answer_flow, tcp_answer_time_wait, tcp_reset, tcp_reset_segment,
 )
-from cext.netstack.tcp_receive cimport receive_duplicate, receive_owe_ack, receive_segment
+from cext.netstack.tcp_receive cimport (
+    receive_duplicate, receive_flush, receive_joins, receive_owe_ack, receive_segment,
+)
 from cext.netstack.tcp_recovery cimport recovery_ack, recovery_mtu, recovery_rtt
 from cext.netstack.tcp_scoreboard cimport (
     ack_sample, scoreboard_ack, scoreboard_rate, scoreboard_sack,
@@ -52,7 +54,7 @@ from cext.netstack.tcp_state cimport (
 from cext.netstack.tcp_timers cimport tcp_idle_start
 from cext.wire.checksum cimport checksum_add, checksum_valid
 from cext.wire.ip cimport (
-    IPV4_MIN_LEN, IPV6_LEN, TCP_ACK, TCP_FIN, TCP_MIN_LEN, TCP_RST, TCP_SYN, ip_info,
+    IPV4_MIN_LEN, IPV6_LEN, TCP_ACK, TCP_FIN, TCP_MIN_LEN, TCP_PSH, TCP_RST, TCP_SYN, ip_info,
 )
 from cext.wire.tcp cimport (
     TCP_HAS_TIMESTAMP, TCP_HAS_USER_TIMEOUT, seq_geq, seq_gt, seq_leq, seq_lt, tcp_segment,
@@ -449,6 +451,10 @@ cdef void tcp_input(netstack *s, const uint8_t *packet, const ip_info *info,
             return
     else:
         t = &s.tcp[ref_index(ref)]
+    # Whatever could look at the flow, answer or end it, finds its consumer asked.
+    if s.parts and (seg.flags & ~<uint32_t> TCP_PSH != TCP_ACK
+                    or not receive_joins(s, t, seg.seq, seg.payload_len)):
+        receive_flush(s)
     if t.state == TCP_SYN_SENT:
         in_syn_sent(s, t, &seg)
     else:

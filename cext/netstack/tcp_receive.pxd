@@ -9,6 +9,11 @@ from cext.netstack.layout cimport netstack, tcp_flow
 # Sets what is to be acknowledged; True when the FIN was reached in order.
 cdef bint receive_segment(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *data,
                           uint32_t length, bint fin) noexcept nogil
+# Give host.tcp_parts() what receive_segment() holds back for it.
+cdef void receive_flush(netstack *s) noexcept nogil
+# Whether a segment of a flow may join what is held, so that it need not be given first.
+cdef bint receive_joins(const netstack *s, const tcp_flow *t, uint32_t seq,
+                        uint32_t length) noexcept nogil
 # The consumer has room again: give it what is parked. Sends a window update when it pays.
 cdef void receive_resume(netstack *s, tcp_flow *t) noexcept nogil
 # Copy parked bytes out; how many.

@@ -4,6 +4,10 @@
 Theory of operation
 -------------------
     in order  -> host.tcp_data() at once; what it does not take is parked
+                 or, with host.tcp_parts(), held until another flow, anything but
+                 plain data of this one, or the end of the batch: one call for many.
+                 rcv_nxt runs ahead of the consumer meanwhile; no ACK is built
+                 before it was asked, so what finds no room is taken back
     too early -> a block of the out-of-order queue, trimmed to what is missing there
     too late  -> dropped, reported as a duplicate
 
@@ -27,7 +31,8 @@ from libc.string cimport memcpy
 from cext.base.drops cimport drop
 from cext.netstack.flow cimport tcp_event, tcp_ready
 from cext.netstack.layout cimport (
-    BLOCK_FIN, NS_EVENT_CLOSED, NS_EVENT_PEER_CLOSED, NS_EVENT_READABLE, NS_NIL, SLAB_RECEIVE,
+    BLOCK_FIN, NS_EVENT_CLOSED, NS_EVENT_PEER_CLOSED, NS_EVENT_READABLE, NS_NIL, NS_PARTS_MAX,
+    SLAB_RECEIVE,
     TCP_CLOSED, TCP_ESTABLISHED, TF_ACK_DELAYED, TF_ACK_NOW, TF_BLOCKED, TF_DSACK, TF_EXPECT_WINDOW,
     TF_FIN_RECEIVED, TF_GIVING, TF_SACK, block, block_data, netstack, slab_block, tcp_flow,
 )
@@ -195,6 +200,54 @@ cdef uint32_t give(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t lengt
     return taken
 
 
+# -- held for one call --
+cdef bint receive_joins(const netstack *s, const tcp_flow *t, uint32_t seq,
+                        uint32_t length) noexcept nogil:
+    return length != 0 and seq == t.rcv_nxt and s.parts < NS_PARTS_MAX and \
+        t.parked_head == NS_NIL and t.ooo_head == NS_NIL and \
+        (s.parts == 0 or &s.tcp[s.parts_flow] == t)
+
+
+cdef void hold(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
+    s.part[s.parts].data = data
+    s.part[s.parts].len = length
+    s.parts += 1
+    s.parts_flow = <uint32_t> (t - s.tcp)
+
+
+cdef void receive_flush(netstack *s) noexcept nogil:
+    cdef tcp_flow *t
+    cdef uint32_t i, n = s.parts, taken, kept, total = 0
+
+    if n == 0:
+        return
+    s.parts = 0
+    t = &s.tcp[s.parts_flow]
+    for i in range(n):
+        total += s.part[i].len
+    t.flags |= TF_GIVING
+    taken = s.host.tcp_parts(s.host.context, tcp_handle(s, t), t.user, s.part, n)
+    t.flags &= ~<uint32_t> TF_GIVING
+    if taken > total:
+        taken = total
+    t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    total -= taken
+    for i in range(n):
+        if taken >= s.part[i].len:
+            taken -= s.part[i].len
+            continue
+        kept = park(s, t, s.part[i].data + taken, s.part[i].len - taken)
+        total -= kept
+        if kept < s.part[i].len - taken:
+            break
+        taken = 0
+    if total:
+        # Not received after all: it comes again.
+        t.rcv_nxt -= total
+        drop(&s.drops, DROP_NS_RECEIVE_FULL)
+        receive_owe_ack(s, t, True)
+
+
 # -- out of order --
 cdef bint insert_early(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *data,
                        uint32_t length, bint fin) noexcept nogil:
@@ -344,7 +397,11 @@ cdef bint receive_segment(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t 
             t.acks_owed += 1
         receive_owe_ack(s, t, True)
         return False
-    taken = give(s, t, data, length)
+    if s.host.tcp_parts != NULL and not fin and receive_joins(s, t, seq, length):
+        hold(s, t, data, length)
+        taken = length
+    else:
+        taken = give(s, t, data, length)
     t.rcv_nxt += taken
     if taken < length:
         drop(&s.drops, DROP_NS_RECEIVE_FULL)

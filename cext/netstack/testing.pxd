@@ -40,6 +40,7 @@ cdef class Stack:
         bint is_native
         uint64_t random_state
         uint64_t now_ns
+        uint64_t parts_calls
         public dict received
         public list datagrams
         public list errors
@@ -47,6 +48,7 @@ cdef class Stack:
         public object take
 
     cdef uint64_t next_random(self) noexcept nogil
+    cdef void count_parts(self) noexcept nogil
     cdef void app_events(self) noexcept nogil
     cdef void app_push(self, app_flow *f) noexcept nogil
     cdef uint32_t app_new(self, uint32_t handle, uint64_t to_send) noexcept nogil

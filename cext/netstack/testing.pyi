@@ -1,6 +1,6 @@
 """A netstack that Python drives packet by packet, and the invariants its tests check."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 # (local address, local port, remote address, remote port)
 Tuple = tuple[str, int, str, int]
@@ -60,10 +60,17 @@ class Stack:
         native: bool = False,
         admit: Callable[[Tuple, int, int], int] | None = None,
         has_admit: bool = True,
+        parts: bool = False,
         **limits: int,
     ) -> None: ...
+    def input_batch(self, packets: Iterable[bytes], peer: int = 0) -> None:
+        """Give it packets that all stay where they are until the last was given."""
+
     def input(self, packet: bytes, now_ns: int | None = None, peer: int = 0) -> None:
         """Give it a packet, from a place of exactly its size (for the sanitizers)."""
+
+    def parts_given(self) -> int:
+        """How often several segments were given in one call."""
 
     def poll(self, now_ns: int) -> None: ...
     def poll_at(self) -> int | None:

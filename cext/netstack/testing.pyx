@@ -19,12 +19,12 @@ from cext.netstack.layout cimport (
     NS_REASON_FINISHED, NS_REASON_IDLE, NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT,
     NS_REASON_UNREACHABLE, NS_REFUSE_HOST, NS_REFUSE_NETWORK, NS_REFUSE_PORT, NS_REFUSE_PROHIBITED,
     NS_REFUSE_RESET, NS_REJECT, QUEUED_READY, TCP_CLOSED, TCP_ESTABLISHED, TCP_FREE,
-    TF_REORDERING_SEEN, TF_SACK, TF_TIMESTAMPS, TIMER_OFF, flow_tuple, netstack, ns_datagram,
+    TF_REORDERING_SEEN, TF_SACK, TF_TIMESTAMPS, TIMER_OFF, flow_tuple, netstack, ns_datagram, ns_part,
     ns_event, ns_packet, ns_space, tcp_flow,
 )
 from cext.netstack.stack cimport (
     ns_abort, ns_accept, ns_add_address, ns_close, ns_connect, ns_create, ns_default_limits,
-    ns_destroy, ns_input, ns_listen, ns_next_event, ns_next_packets, ns_open_datagram, ns_poll,
+    ns_destroy, ns_input, ns_input_end, ns_listen, ns_next_event, ns_next_packets, ns_open_datagram, ns_poll,
     ns_poll_at, ns_recv, ns_refuse, ns_refuse_datagram, ns_send, ns_send_commit, ns_send_datagram,
     ns_send_space, ns_set_keepalive, ns_set_nagle, ns_set_receive_space, ns_set_user,
     ns_set_user_timeout, ns_shutdown, ns_tuple, ns_unlisten,
@@ -137,6 +137,19 @@ cdef uint32_t on_data(void *context, uint32_t handle, uint64_t user, const uint8
         return n
 
 
+cdef uint32_t on_parts(void *context, uint32_t handle, uint64_t user, const ns_part *parts,
+                       uint32_t n) noexcept nogil:
+    cdef uint32_t i, taken, done = 0
+
+    (<Stack> context).count_parts()
+    for i in range(n):
+        taken = on_data(context, handle, user, parts[i].data, parts[i].len)
+        done += taken
+        if taken < parts[i].len:
+            break
+    return done
+
+
 cdef void on_datagram(void *context, uint32_t handle, uint64_t user,
                       const ns_datagram *d) noexcept nogil:
     with gil:
@@ -185,7 +198,8 @@ cdef class Stack:
     """One stack. Limits by the names of struct ns_limits; virtual time in nanoseconds."""
 
     def __cinit__(self, addresses=("10.0.0.1",), seed=1, now_ns=10**15, ram_bytes=1 << 26,
-                  mtu=1420, native=False, admit=None, has_admit=True, **limits):
+                  mtu=1420, native=False, admit=None, has_admit=True, parts=False,
+                  **limits):
         cdef uint8_t address[16]
 
         self.random_state = seed
@@ -202,6 +216,8 @@ cdef class Stack:
         if has_admit:
             self.host.admit = on_admit
         self.host.tcp_data = on_data
+        if parts:
+            self.host.tcp_parts = on_parts
         self.host.datagram = on_datagram
         self.host.datagram_error = on_datagram_error
         self.now_ns = now_ns
@@ -236,7 +252,25 @@ cdef class Stack:
             self.now_ns = now_ns
         memcpy(copy, <const char *> packet, len(packet))
         ns_input(self.s, self.now_ns, copy, <uint32_t> len(packet), peer)
+        ns_input_end(self.s)
         free(copy)
+
+    def input_batch(self, packets, peer=0):
+        """Give it packets that all stay where they are until the last was given."""
+        cdef bytes packet
+
+        held = list(packets)
+        for packet in held:
+            ns_input(self.s, self.now_ns, <const uint8_t *> <const char *> packet,
+                     <uint32_t> len(packet), peer)
+        ns_input_end(self.s)
+
+    cdef void count_parts(self) noexcept nogil:
+        self.parts_calls += 1
+
+    def parts_given(self):
+        """How often several segments were given in one call."""
+        return self.parts_calls
 
     def poll(self, now_ns):
         self.now_ns = now_ns

@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cext.netstack.layout cimport ns_packet
-from cext.netstack.stack cimport ns_input, ns_next_packets, ns_poll, ns_poll_at
+from cext.netstack.stack cimport ns_input, ns_input_end, ns_next_packets, ns_poll, ns_poll_at
 from cext.netstack.testing cimport Stack, splitmix, stack_check
 
 
@@ -169,6 +169,7 @@ cdef class Network:
                      l.packet[slot].length, 0)
             l.spare[l.spares] = slot
             l.spares += 1
+        ns_input_end(to.s)
 
     cdef void flush(self, Stack source, link *l) noexcept nogil:
         cdef ns_packet out[128]

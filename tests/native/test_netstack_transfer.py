@@ -55,16 +55,17 @@ CHANCE = st.sampled_from([0.0, 0.0, 0.001, 0.01, 0.05, 0.2])
     chunk=st.sampled_from([0, 0, 1, 100]),
     space=st.sampled_from([3000, 65535, 1 << 22]),
     six=st.booleans(),
+    parts=st.booleans(),
 )
 @settings(max_examples=80, deadline=None)
 def test_streams_stay_whole_whatever_happens(
     seed: int, up: int, down: int, loss: float, duplicate: float, reorder: float, corrupt: float,
     delay_ms: float, jitter_ms: float, rate_mbit: float, stall: int, chunk: int, space: int,
-    six: bool,
+    six: bool, parts: bool,
 ) -> None:  # fmt: skip
     if chunk == 1:
         up, down = up // 50, down // 50
-    net = network(seed, user_timeout_s=0)
+    net = network(seed, user_timeout_s=0, parts=parts)
     net.impair(
         loss=loss, duplicate=duplicate, reorder=reorder, reorder_ms=10, corrupt=corrupt,
         delay_ms=delay_ms, jitter_ms=jitter_ms, rate_mbit=rate_mbit, queue_bytes=200_000,
