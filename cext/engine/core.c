@@ -77,6 +77,7 @@ struct engine_core *core_create(size_t limit, uint32_t features, uint32_t mtu)
 	}
 	core_size_buffers(core, mtu);
 	core->tun.mtu = mtu;
+	core->tell_at_ns = WG_NEVER;
 	core->icmp_credit_ns = (uint64_t)ICMP_BURST * 1000000000u / ICMP_PER_SECOND;
 	return core;
 }
@@ -166,8 +167,14 @@ bool event_put(struct event_ring *r, uint32_t kind, const uint8_t *public_key, u
 	if (public_key)
 		memcpy(event->public_key, public_key, sizeof(event->public_key));
 	atomic_store_explicit(&r->written, written + 1, memory_order_release);
-	wake_signal(r->wake);
+	r->unsaid = true;
 	return true;
+}
+
+void event_tell(struct event_ring *r)
+{
+	r->unsaid = false;
+	wake_signal(r->wake);
 }
 
 bool event_take(struct event_ring *r, struct engine_event *event)

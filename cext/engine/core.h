@@ -55,6 +55,13 @@
 #define ENGINE_EVENTS 256 /* a power of two */
 /* Slots that only the floor of timestamps and the end of the inner side may take. */
 #define EVENTS_VITAL 8
+/*
+ * The interpreter takes longer over a handshake's event than a handshake takes, and
+ * the other end's first packet may be waiting for this CPU: it is told a little later.
+ */
+#define EVENTS_DELAY_NS 2000000u
+/* After so long without anything to do, what handshakes will need is made ahead. */
+#define QUIET_NS 1000000u
 /* ICMP errors to inner senders: this many at once, then this many a second. */
 #define ICMP_BURST 20
 #define ICMP_PER_SECOND 50
@@ -87,6 +94,7 @@ struct engine_event {
  * @written:	Events ever put in; the native thread's
  * @read:	Events ever taken out; the interpreter's
  * @lost:	Events that found no room; the native thread's
+ * @unsaid:	There are events that @wake does not tell yet; the native thread's
  * @wake:	Readable while there may be events
  */
 struct event_ring {
@@ -94,10 +102,13 @@ struct event_ring {
 	_Atomic uint32_t written;
 	_Atomic uint32_t read;
 	uint64_t lost;
+	bool unsaid;
 	int wake;
 };
 
+/* event_put() - Whether it found room; event_tell() makes it known */
 bool event_put(struct event_ring *r, uint32_t kind, const uint8_t *public_key, uint64_t value);
+void event_tell(struct event_ring *r);
 bool event_take(struct event_ring *r, struct engine_event *event);
 
 /**
@@ -207,6 +218,7 @@ struct engine_statistics {
  * @stack_ready: A host socket of the netstack's flows had something at the last look
  * @relay:	Those flows, and the netstack itself
  * @memory_limit: memory_limit_bytes
+ * @tell_at_ns:	When to tell the interpreter of events; WG_NEVER without any
  * @icmp_tokens_ns: Token bucket of ICMP errors, in nanoseconds of credit
  */
 struct engine_core {
@@ -235,6 +247,7 @@ struct engine_core {
 	bool stopping;
 	bool stack_ready;
 	uint64_t unix_time_at_ns;
+	uint64_t tell_at_ns;
 	uint64_t icmp_at_ns;
 	uint64_t icmp_credit_ns;
 	uint8_t icmp[IP_ICMP_ERROR_MAX];

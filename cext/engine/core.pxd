@@ -28,6 +28,8 @@ cdef extern from "engine/core.h" nogil:
         OUT_TURN_READS
         IN_TURN_ROUNDS
         HANDSHAKES_PER_TURN
+        EVENTS_DELAY_NS
+        QUIET_NS
         ENGINE_EVENTS
         MEMORY_LIMIT_MIN
         MEMORY_LIMIT_FULL
@@ -48,6 +50,7 @@ cdef extern from "engine/core.h" nogil:
 
     struct event_ring:
         uint64_t lost
+        bint unsaid
         int wake
 
     struct outbound:
@@ -118,6 +121,7 @@ cdef extern from "engine/core.h" nogil:
         bint stopping
         bint stack_ready
         uint64_t unix_time_at_ns
+        uint64_t tell_at_ns
         uint8_t icmp[1280]
 
     engine_core *core_create(size_t limit, uint32_t features, uint32_t mtu)
@@ -128,4 +132,5 @@ cdef extern from "engine/core.h" nogil:
     uint8_t core_outer_tos(const uint8_t *packet)
     void core_take_congestion(uint8_t *packet)
     bint event_put(event_ring *r, uint32_t kind, const uint8_t *public_key, uint64_t value)
+    void event_tell(event_ring *r)
     bint event_take(event_ring *r, engine_event *event)

@@ -20,6 +20,7 @@ from cext.engine.core cimport (
     inbound,
 )
 from cext.engine.gro cimport GRO_PACKETS_MAX, gro_batch
+from cext.host.features cimport HOST_MMSG
 from cext.host.udp cimport udp_buffer, udp_family, udp_receive
 from cext.wireguard.device cimport WG_IN_DELIVER, WG_IN_OPEN, wg_drops, wg_inbound
 from cext.wireguard.receive cimport wg_receive_finish, wg_receive_prepare
@@ -96,4 +97,5 @@ cdef bint inbound_round(engine_core *core, uint64_t now_ns, int family) noexcept
     deliver(core, now_ns)
     wg_drops(core.device).count[<int>DROP_HOST_TRUNCATED] += (
         core.udp.statistics.truncated - truncated)
-    return n > 0
+    # A buffer to spare says that nothing is left: another call would only hear so.
+    return n > 0 and (<unsigned int>n == held.buffer_count or not core.udp.features & HOST_MMSG)

@@ -5,7 +5,8 @@
          -> inner packets out -> timers -> the device's own messages -> events
 
 The wait is for a descriptor or the next timer; it is skipped while the last turn
-left something undone.
+left something undone. When it has lasted QUIET_NS for nothing, something of a
+handshake to come is made ahead.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -15,10 +16,13 @@ from cext.engine.core cimport (
     EVENT_HANDSHAKE,
     EVENT_HANDSHAKE_GIVEN_UP,
     EVENT_TIMESTAMP_FLOOR,
+    EVENTS_DELAY_NS,
     HANDSHAKES_PER_TURN,
     IN_TURN_ROUNDS,
+    QUIET_NS,
     engine_core,
     event_put,
+    event_tell,
 )
 from cext.engine.inbound cimport inbound_round
 from cext.engine.outbound cimport outbound_flush, outbound_staged, outbound_transmits
@@ -39,7 +43,9 @@ from cext.wireguard.device cimport (
     WG_NEVER,
     wg_device_set_unix_time,
     wg_event,
+    wg_make_ahead,
     wg_next_event,
+    wg_wants_ahead,
 )
 from cext.wireguard.receive cimport wg_process_handshakes
 from cext.wireguard.timers cimport wg_advance, wg_poll_at
@@ -72,24 +78,47 @@ cdef void forward_events(engine_core *core) noexcept nogil:
         event_put(&core.events, kind, event.public_key, event.unix_ns)
 
 
+cdef void tell_events(engine_core *core, uint64_t now_ns) noexcept nogil:
+    """Wake the interpreter EVENTS_DELAY_NS after the first event that it does not know of."""
+    if not core.events.unsaid:
+        core.tell_at_ns = WG_NEVER
+    elif core.tell_at_ns == WG_NEVER:
+        core.tell_at_ns = now_ns + EVENTS_DELAY_NS
+    elif core.tell_at_ns <= now_ns:
+        core.tell_at_ns = WG_NEVER
+        event_tell(&core.events)
+
+
+cdef uint64_t next_timer(engine_core *core) noexcept nogil:
+    cdef uint64_t at = min(wg_poll_at(core.device), core.tell_at_ns)
+    if core.port != NULL and core.port.poll_at != NULL:
+        at = min(at, core.port.poll_at(core.port.context))
+    if core.stack != NULL:
+        at = min(at, core.stack.poll_at(core.stack.context))
+    return at
+
+
 cdef uint32_t wait(engine_core *core, bint busy) noexcept nogil:
     """Return a bit for each TAG_ that is ready."""
     cdef loop_event ready[LOOP_EVENTS_MAX]
     cdef uint64_t now_ns, at
     cdef int64_t timeout_ns = 0
     cdef uint32_t tags = 0
+    cdef bint ahead = False
     cdef int i, n
     if not busy:
-        at = wg_poll_at(core.device)
-        if core.port != NULL and core.port.poll_at != NULL:
-            at = min(at, core.port.poll_at(core.port.context))
-        if core.stack != NULL:
-            at = min(at, core.stack.poll_at(core.stack.context))
+        at = next_timer(core)
+        ahead = wg_wants_ahead(core.device)
         timeout_ns = -1
-        if at != WG_NEVER:
+        if ahead or at != WG_NEVER:
             now_ns = clock_now_ns()
+            ahead = ahead and at > now_ns + QUIET_NS
+            if ahead:
+                at = now_ns + QUIET_NS
             timeout_ns = <int64_t>(at - now_ns) if at > now_ns else 0
     n = loop_wait(core.loop, ready, timeout_ns)
+    if ahead and n == 0:
+        wg_make_ahead(core.device)
     for i in range(n):
         if ready[i].flags & (LOOP_READABLE | LOOP_FAILED):
             tags |= <uint32_t>1 << ready[i].tag
@@ -137,6 +166,7 @@ cdef bint turn(engine_core *core, uint32_t tags) noexcept nogil:
         outbound_flush(core, now_ns)
     outbound_transmits(core, now_ns)
     forward_events(core)
+    tell_events(core, now_ns)
     return busy
 
 

@@ -8,7 +8,7 @@ from libc.errno cimport (
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from cext.engine.core cimport EVENT_DIALLED, event_put
+from cext.engine.core cimport EVENT_DIALLED, event_put, event_tell
 from cext.engine.relay_table cimport (
     RELAY_ACCEPTING, RELAY_BROKEN, RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED,
     RELAY_FIN_GIVEN, RELAY_FIN_SEEN, RELAY_FIN_SENT, RELAY_LISTENER_USER, RELAY_LISTENERS,
@@ -97,6 +97,8 @@ cdef void break_off(relay *r, relay_flow *f) noexcept nogil:
 cdef void announce(relay *r) noexcept nogil:
     if not r.announced:
         r.announced = event_put(r.events, EVENT_DIALLED, NULL, 0)
+        # Somebody waits for this very connection.
+        event_tell(r.events)
 
 
 cdef void dial_ended(relay *r, relay_flow *f, int error) noexcept nogil:

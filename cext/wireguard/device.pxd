@@ -53,6 +53,13 @@ cdef void wg_device_destroy(wg_device *dev) noexcept nogil
 cdef void wg_device_up(wg_device *dev, uint64_t now_ns) noexcept nogil
 cdef void wg_device_down(wg_device *dev) noexcept nogil
 
+# -- ahead of need --
+# Whether something of a coming handshake can be made already, and making one such
+# thing (one X25519): what a caller with nothing to do may spend its time on. Without
+# it all works, handshakes a little slower.
+cdef bint wg_wants_ahead(wg_device *dev) noexcept nogil
+cdef void wg_make_ahead(wg_device *dev) noexcept nogil
+
 # -- time --
 cdef void wg_device_set_unix_time(wg_device *dev, uint64_t now_ns,
                                   uint64_t unix_ns) noexcept nogil

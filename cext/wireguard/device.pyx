@@ -33,7 +33,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from cext.base.drops cimport drop_counters
 from cext.base.endian cimport load_le64
-from cext.base.secret cimport secret_erase
+from cext.base.secret cimport secret_equal, secret_erase
 from cext.wire.endpoint cimport WT_AF_NONE, endpoint
 from cext.wireguard.allowed_ips cimport (
     allowed_ips_bytes,
@@ -48,7 +48,15 @@ from cext.wireguard.constants cimport NS_PER_SECOND
 from cext.wireguard.cookie cimport cookie_keys
 from cext.wireguard.index_table cimport index_table_release, index_table_reserve
 from cext.wireguard.keypair cimport keypair_for_sending, keypair_forget_all
-from cext.wireguard.noise cimport noise_begin, noise_set_identity, noise_set_remote
+from cext.wireguard.noise cimport (
+    noise_begin,
+    noise_is_meant,
+    noise_make_ahead,
+    noise_mean,
+    noise_set_identity,
+    noise_set_remote,
+    noise_unmean,
+)
 from cext.wireguard.peer cimport (
     peer_append,
     peer_forget_handshake,
@@ -65,6 +73,7 @@ from cext.wireguard.state cimport (
     ALLOWED_IPS_NONE,
     LIST_ALL,
     LIST_TRANSMIT,
+    NOISE_EPHEMERALS,
     STAGED_NONE,
     TIMER_PERSISTENT_KEEPALIVE,
     WG_ERROR_LIMIT,
@@ -231,12 +240,49 @@ cdef void wg_device_down(wg_device *dev) noexcept nogil:
     cdef wg_peer *peer = dev.lists[LIST_ALL].first
 
     dev.up = False
+    secret_erase(&dev.ahead, sizeof(dev.ahead))
     forget_messages(dev)
     while peer != NULL:
         staged_purge(dev, peer)
         forget_sessions(dev, peer)
         timers_stop(dev, peer)
         peer = peer.links[LIST_ALL].next
+
+
+# -- ahead of need --
+
+cdef wg_peer *next_initiation(wg_device *dev) noexcept nogil:
+    """Who may soon get an initiation, where peers are as few as a client has."""
+    cdef wg_peer *peer = dev.lists[LIST_ALL].first
+    cdef uint8_t zero[32]
+
+    if dev.peer_count > NOISE_EPHEMERALS // 2:
+        return NULL
+    memset(zero, 0, sizeof(zero))
+    while peer != NULL:
+        if (peer.endpoint.family != WT_AF_NONE
+                and (peer.current == NULL or peer.current.initiator)
+                and not noise_is_meant(&dev.ahead, &peer.remote)
+                and not secret_equal(peer.remote.static_static, zero, sizeof(zero))):
+            return peer
+        peer = peer.links[LIST_ALL].next
+    return NULL
+
+
+cdef bint wg_wants_ahead(wg_device *dev) noexcept nogil:
+    if not dev.up or not dev.identity.known or dev.peer_count == 0:
+        return False
+    return dev.ahead.count < NOISE_EPHEMERALS or next_initiation(dev) != NULL
+
+
+cdef void wg_make_ahead(wg_device *dev) noexcept nogil:
+    cdef wg_peer *peer
+
+    if not wg_wants_ahead(dev):
+        return
+    peer = next_initiation(dev)
+    if peer == NULL or not noise_mean(&dev.ahead, &peer.remote):
+        noise_make_ahead(&dev.ahead, dev.random, dev.random_ctx)
 
 
 # -- time --
@@ -262,6 +308,7 @@ cdef void wg_device_set_private_key(wg_device *dev, const uint8_t *key) noexcept
     if key != NULL and dev.identity.known and same_private_key(dev, key):
         return
     forget_messages(dev)
+    secret_erase(&dev.ahead, sizeof(dev.ahead))
     noise_set_identity(&dev.identity, key)
     secret_erase(&dev.checker, sizeof(dev.checker))
     if dev.identity.known:
@@ -414,6 +461,7 @@ cdef void wg_peer_remove(wg_device *dev, wg_peer *peer) noexcept nogil:
                 ring_at(&dev.outbox_ring, i)]
             kept += 1
     dev.outbox_ring.count = kept
+    noise_unmean(&dev.ahead, &peer.remote)
     allowed_ips_remove_owner(&dev.allowed_ips, &peer.allowed_first)
     staged_purge(dev, peer)
     forget_sessions(dev, peer)

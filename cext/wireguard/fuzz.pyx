@@ -474,6 +474,8 @@ cdef void world_step(world *w, uint8_t op, uint8_t argument) noexcept nogil:
     elif op == 12:
         wg_device_down(dev)
         wg_device_up(dev, w.now_ns)
+    elif op == 13 and argument >= 128:
+        wg_make_ahead(dev)
     elif op == 13 and peer != NULL:
         memset(secret, argument & 1, sizeof(secret))
         wg_peer_set_preshared_key(dev, peer, secret)

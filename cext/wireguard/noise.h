@@ -18,7 +18,18 @@
  *
  * Each step works on a copy and commits only when every check has passed: a
  * forged message leaves a pending handshake as it was.
+ *
+ * Making an ephemeral key pair costs as much as a Diffie-Hellman and needs nothing
+ * of the message that it is for.  So a few are made ahead, while there is nothing
+ * else to do.  Each is used once, by whichever handshake comes first, and erased
+ * with that; when none is left one is made on the spot.
+ *
+ * A pair may be meant for an initiation to one peer: then its Diffie-Hellman with
+ * the peer's static key is made ahead too.
  */
+
+/* Key pairs that are kept ready; a handshake takes one, on either side. */
+#define NOISE_EPHEMERALS 4
 
 /**
  * struct noise_state - What both sides have mixed so far
@@ -49,6 +60,27 @@ struct noise_remote {
 	uint8_t public_key[32];
 	uint8_t preshared_key[32];
 	uint8_t static_static[32];
+};
+
+/**
+ * struct noise_ephemeral - A key pair for one handshake
+ * @shared:	With the static key of @remote
+ * @remote:	Whom it is meant for, or NULL
+ */
+struct noise_ephemeral {
+	uint8_t private_key[32];
+	uint8_t public_key[32];
+	uint8_t shared[32];
+	const struct noise_remote *remote;
+};
+
+/**
+ * struct noise_ephemerals - Key pairs made ahead
+ * @pairs:	The first @count are ready, the others zero
+ */
+struct noise_ephemerals {
+	struct noise_ephemeral pairs[NOISE_EPHEMERALS];
+	uint32_t count;
 };
 
 /**

@@ -32,6 +32,9 @@ from cext.wire.messages cimport (
     wg_message_response,
 )
 from cext.wireguard.state cimport (
+    NOISE_EPHEMERALS,
+    noise_ephemeral,
+    noise_ephemerals,
     noise_identity,
     noise_keys,
     noise_opened,
@@ -160,13 +163,86 @@ cdef void noise_set_remote(noise_remote *remote, const noise_identity *identity)
         memset(remote.static_static, 0, 32)
 
 
+# -- ephemeral key pairs --
+
+cdef void make_ephemeral(noise_ephemeral *pair, wg_random_fn random,
+                         void *random_ctx) noexcept nogil:
+    pair.remote = NULL
+    random(random_ctx, pair.private_key, sizeof(pair.private_key))
+    x25519_public(pair.public_key, pair.private_key)
+
+
+cdef void noise_make_ahead(noise_ephemerals *ahead, wg_random_fn random,
+                           void *random_ctx) noexcept nogil:
+    if ahead.count < NOISE_EPHEMERALS:
+        make_ephemeral(&ahead.pairs[ahead.count], random, random_ctx)
+        ahead.count += 1
+
+
+cdef bint noise_is_meant(const noise_ephemerals *ahead,
+                         const noise_remote *remote) noexcept nogil:
+    cdef uint32_t i
+
+    for i in range(ahead.count):
+        if ahead.pairs[i].remote == remote:
+            return True
+    return False
+
+
+cdef bint noise_mean(noise_ephemerals *ahead, const noise_remote *remote) noexcept nogil:
+    cdef noise_ephemeral *pair
+    cdef uint32_t i
+
+    for i in range(ahead.count):
+        pair = &ahead.pairs[i]
+        if pair.remote == NULL and x25519(pair.shared, pair.private_key, remote.public_key):
+            pair.remote = remote
+            return True
+    return False
+
+
+cdef void take_out(noise_ephemerals *ahead, uint32_t at) noexcept nogil:
+    ahead.count -= 1
+    ahead.pairs[at] = ahead.pairs[ahead.count]
+    secret_erase(&ahead.pairs[ahead.count], sizeof(noise_ephemeral))
+
+
+cdef void noise_unmean(noise_ephemerals *ahead, const noise_remote *remote) noexcept nogil:
+    cdef uint32_t i
+
+    for i in range(ahead.count):
+        if ahead.pairs[i].remote == remote:
+            take_out(ahead, i)
+            return
+
+
+cdef void noise_take_ephemeral(noise_ephemerals *ahead, const noise_remote *remote,
+                               noise_ephemeral *pair, wg_random_fn random,
+                               void *random_ctx) noexcept nogil:
+    cdef uint32_t i, best = 0
+
+    if ahead.count == 0:
+        make_ephemeral(pair, random, random_ctx)
+        return
+    for i in range(ahead.count):
+        if ahead.pairs[i].remote == remote:
+            best = i
+            break
+        # One that is meant for somebody else only when there is no other.
+        if ahead.pairs[i].remote == NULL:
+            best = i
+    pair[0] = ahead.pairs[best]
+    take_out(ahead, best)
+
+
+# -- messages --
+
 cdef bint noise_create_initiation(wg_handshake *handshake, wg_message_initiation *message,
                                   const noise_state *initial, const noise_identity *identity,
                                   const noise_remote *remote, const uint8_t *timestamp,
-                                  uint32_t sender, wg_random_fn random,
-                                  void *random_ctx) noexcept nogil:
+                                  uint32_t sender,
+                                  const noise_ephemeral *ephemeral) noexcept nogil:
     cdef noise_state state = initial[0]
-    cdef uint8_t ephemeral[32]
     cdef uint8_t key[32]
     cdef bint done = False
 
@@ -174,19 +250,23 @@ cdef bint noise_create_initiation(wg_handshake *handshake, wg_message_initiation
     store_le32(message.sender, sender)
     mix_hash(&state, remote.public_key, 32)
 
-    random(random_ctx, ephemeral, sizeof(ephemeral))
-    x25519_public(message.ephemeral, ephemeral)
+    memcpy(message.ephemeral, ephemeral.public_key, 32)
     mix_key(&state, NULL, message.ephemeral, 32)
     mix_hash(&state, message.ephemeral, 32)
-    if mix_dh(&state, key, ephemeral, remote.public_key):
+    if ephemeral.remote == remote:
+        mix_key(&state, key, ephemeral.shared, 32)
+        done = True
+    else:
+        done = mix_dh(&state, key, ephemeral.private_key, remote.public_key)
+    if done:
+        done = False
         encrypt_and_hash(&state, key, message.static_key, identity.public_key, 32)
         if mix_static_static(&state, key, remote):
             encrypt_and_hash(&state, key, message.timestamp, timestamp, WG_TIMESTAMP_LEN)
             handshake.state = state
-            memcpy(handshake.ephemeral, ephemeral, 32)
+            memcpy(handshake.ephemeral, ephemeral.private_key, 32)
             done = True
     secret_erase(&state, sizeof(state))
-    secret_erase(ephemeral, sizeof(ephemeral))
     secret_erase(key, sizeof(key))
     return done
 
@@ -224,27 +304,24 @@ cdef bint noise_open_timestamp(noise_opened *opened, const wg_message_initiation
 
 cdef bint noise_create_response(const noise_opened *opened, wg_message_response *message,
                                 const noise_remote *remote, noise_keys *keys,
-                                wg_random_fn random, void *random_ctx) noexcept nogil:
+                                const noise_ephemeral *ephemeral) noexcept nogil:
     cdef noise_state state = opened.state
-    cdef uint8_t ephemeral[32]
     cdef uint8_t key[32]
     cdef bint done = False
 
     store_le32(message.type, WG_MESSAGE_RESPONSE)
     store_le32(message.receiver, opened.sender)
 
-    random(random_ctx, ephemeral, sizeof(ephemeral))
-    x25519_public(message.ephemeral, ephemeral)
+    memcpy(message.ephemeral, ephemeral.public_key, 32)
     mix_key(&state, NULL, message.ephemeral, 32)
     mix_hash(&state, message.ephemeral, 32)
-    if (mix_dh(&state, NULL, ephemeral, opened.ephemeral)
-            and mix_dh(&state, NULL, ephemeral, remote.public_key)):
+    if (mix_dh(&state, NULL, ephemeral.private_key, opened.ephemeral)
+            and mix_dh(&state, NULL, ephemeral.private_key, remote.public_key)):
         mix_psk(&state, key, remote.preshared_key)
         encrypt_and_hash(&state, key, message.nothing, state.hash, 0)
         derive(&state, keys, False)
         done = True
     secret_erase(&state, sizeof(state))
-    secret_erase(ephemeral, sizeof(ephemeral))
     secret_erase(key, sizeof(key))
     return done
 

@@ -69,6 +69,7 @@ from cext.wireguard.noise cimport (
     noise_create_response,
     noise_open_static,
     noise_open_timestamp,
+    noise_take_ephemeral,
 )
 from cext.wireguard.peer cimport peer_forget_handshake, peer_roam
 from cext.wireguard.ratelimiter cimport ratelimiter_allow
@@ -82,6 +83,7 @@ from cext.wireguard.state cimport (
     WG_IN_OPEN,
     WG_KEEPALIVE_LEN,
     index_entry,
+    noise_ephemeral,
     noise_keys,
     noise_opened,
     ring_at,
@@ -340,11 +342,15 @@ cdef void respond(wg_device *dev, uint64_t now_ns, wg_peer *peer,
                   const noise_opened *opened) noexcept nogil:
     cdef wg_transmit *transmit = &dev.outbox[ring_at(&dev.outbox_ring, dev.outbox_ring.count)]
     cdef noise_keys keys
+    cdef noise_ephemeral ephemeral
+    cdef bint made
     cdef wg_message_response *message = <wg_message_response *>transmit.data
     cdef wg_keypair *keypair
 
-    if not noise_create_response(opened, message, &peer.remote, &keys, dev.random,
-                                 dev.random_ctx):
+    noise_take_ephemeral(&dev.ahead, NULL, &ephemeral, dev.random, dev.random_ctx)
+    made = noise_create_response(opened, message, &peer.remote, &keys, &ephemeral)
+    secret_erase(&ephemeral, sizeof(ephemeral))
+    if not made:
         # The initiator's ephemeral key is low-order; it knows its static key, so that
         # is its own doing.
         drop(&dev.drops, DROP_WG_BAD_HANDSHAKE)

@@ -7,6 +7,7 @@ from libc.string cimport memset
 
 from cext.base.drops cimport drop
 from cext.base.endian cimport store_le32, store_le64
+from cext.base.secret cimport secret_erase
 from cext.crypto.crypto cimport aead_job, aead_seal_batch
 from cext.wire.endpoint cimport WT_AF_NONE
 from cext.wire.ip cimport IPV4_DESTINATION, IPV4_MIN_LEN, IPV6_DESTINATION, IPV6_LEN
@@ -20,7 +21,7 @@ from cext.wireguard.constants cimport PADDING_MULTIPLE, REKEY_TIMEOUT_NS, TIMEST
 from cext.wireguard.cookie cimport cookie_add_macs
 from cext.wireguard.index_table cimport index_table_insert
 from cext.wireguard.keypair cimport keypair_for_sending
-from cext.wireguard.noise cimport noise_create_initiation
+from cext.wireguard.noise cimport noise_create_initiation, noise_take_ephemeral
 from cext.wireguard.peer cimport (
     peer_append,
     peer_forget_handshake,
@@ -41,6 +42,7 @@ from cext.wireguard.state cimport (
     WG_OUT_DROPPED,
     WG_OUT_READY,
     WG_OUT_STAGE,
+    noise_ephemeral,
     ring_at,
     ring_pop,
     staged_at,
@@ -175,6 +177,9 @@ cdef bint wg_next_staged(wg_device *dev, uint64_t now_ns, wg_peer **peer,
             slot = staged_pop(dev, first)
         if first.staged_count == 0 or slot == STAGED_NONE:
             peer_unlink(dev, LIST_READY, first)
+        if slot == STAGED_NONE and first.staged_count:
+            # Its session ended before its turn came: what waits needs another.
+            request_handshake(dev, now_ns, first, False)
         if slot != STAGED_NONE:
             staged = staged_at(dev, slot)
             peer[0] = first
@@ -211,6 +216,8 @@ cdef bint make_initiation(wg_device *dev, uint64_t now_ns, wg_peer *peer,
                           wg_transmit *transmit) noexcept nogil:
     cdef wg_message_initiation *message = <wg_message_initiation *>transmit.data
     cdef uint8_t timestamp[12]
+    cdef noise_ephemeral ephemeral
+    cdef bint made
 
     if not dev.up or not dev.identity.known or peer.endpoint.family == WT_AF_NONE:
         return False
@@ -222,9 +229,12 @@ cdef bint make_initiation(wg_device *dev, uint64_t now_ns, wg_peer *peer,
     peer_forget_handshake(dev, peer)
     next_timestamp(dev, now_ns, peer, timestamp)
     peer.handshake.local_index = index_table_insert(dev, peer, INDEX_SLOT_HANDSHAKE)
-    if not noise_create_initiation(&peer.handshake, message, &dev.initial, &dev.identity,
+    noise_take_ephemeral(&dev.ahead, &peer.remote, &ephemeral, dev.random, dev.random_ctx)
+    made = noise_create_initiation(&peer.handshake, message, &dev.initial, &dev.identity,
                                    &peer.remote, timestamp, peer.handshake.local_index,
-                                   dev.random, dev.random_ctx):
+                                   &ephemeral)
+    secret_erase(&ephemeral, sizeof(ephemeral))
+    if not made:
         peer_forget_handshake(dev, peer)
         return False
     cookie_add_macs(&peer.cookie, now_ns, transmit.data, sizeof(message[0]))

@@ -138,6 +138,7 @@ struct wg_ring {
 /**
  * struct wg_device - One device
  * @up:			Packets are taken and sent
+ * @ahead:		Key pairs for the next handshakes; empty while it is down
  * @random:		Randomness for keys and indices
  * @jitter:		State of a small generator for timers, which need no secrecy
  * @initial:		Noise state before the first message, the same for everybody
@@ -160,6 +161,7 @@ struct wg_ring {
 struct wg_device {
 	bool up;
 	struct noise_identity identity;
+	struct noise_ephemerals ahead;
 	struct index_table indices;
 	struct allowed_ips allowed_ips;
 	struct wg_list lists[WG_LIST_COUNT];

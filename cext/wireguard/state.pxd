@@ -131,6 +131,9 @@ cdef extern from "wireguard/noise.h" nogil:
         uint8_t chaining_key[32]
         uint8_t hash[32]
 
+    enum:
+        NOISE_EPHEMERALS
+
     struct noise_identity:
         bint known
         uint8_t private_key[32]
@@ -140,6 +143,16 @@ cdef extern from "wireguard/noise.h" nogil:
         uint8_t public_key[32]
         uint8_t preshared_key[32]
         uint8_t static_static[32]
+
+    struct noise_ephemeral:
+        uint8_t private_key[32]
+        uint8_t public_key[32]
+        uint8_t shared[32]
+        const noise_remote *remote
+
+    struct noise_ephemerals:
+        noise_ephemeral pairs[4]
+        uint32_t count
 
     struct wg_handshake:
         noise_state state
@@ -292,6 +305,7 @@ cdef extern from "wireguard/state.h" nogil:
     struct wg_device:
         bint up
         noise_identity identity
+        noise_ephemerals ahead
         index_table indices
         allowed_ips allowed_ips
         wg_list lists[3]

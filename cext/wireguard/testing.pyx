@@ -361,6 +361,12 @@ cdef class Device:
     def down(self):
         wg_device_down(self.dev)
 
+    def wants_ahead(self):
+        return wg_wants_ahead(self.dev)
+
+    def make_ahead(self):
+        wg_make_ahead(self.dev)
+
     def set_unix_time(self, uint64_t now_ns, uint64_t unix_ns):
         wg_device_set_unix_time(self.dev, now_ns, unix_ns)
 
@@ -617,6 +623,11 @@ cdef class Device:
 
     def set_send_counter(self, bytes public_key, uint64_t counter):
         self.peer(public_key).current.send_counter = counter
+
+    def ephemerals_ahead(self):
+        """Every byte of the key pairs made ahead, and how many of them are ready."""
+        return (copied(<const uint8_t *>self.dev.ahead.pairs, sizeof(self.dev.ahead.pairs)),
+                self.dev.ahead.count)
 
     def secret_bytes(self, bytes public_key):
         """Every byte of the peer's sessions and handshake, to see whether they are gone."""
