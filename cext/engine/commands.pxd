@@ -78,10 +78,12 @@ cdef int command_set_listen_port(void *core, void *uint16_port) noexcept nogil
 cdef int command_set_fwmark(void *core, void *uint32_mark) noexcept nogil
 cdef int command_set_interface(void *core, void *name) noexcept nogil
 cdef int command_source_changed(void *core, void *unused) noexcept nogil
-# Takes the struct tun over; the one before is closed.
+# Takes the struct tun over and closes the one before, or does neither.
 cdef int command_attach(void *core, void *opened_tun) noexcept nogil
 cdef int command_detach(void *core, void *unused) noexcept nogil
 cdef int command_set_mtu(void *core, void *uint32_mtu) noexcept nogil
+# Fills a struct tun_link.
+cdef int command_look(void *core, void *link) noexcept nogil
 cdef int command_set_private_key(void *core, void *key_or_null) noexcept nogil
 cdef int command_set_timestamp_floor(void *core, void *uint64_ns) noexcept nogil
 # WG_ERROR_* instead of -errno.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands of the interpreter, run on the native thread between two batches."""
 
+from libc.errno cimport EBUSY
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -11,7 +12,15 @@ from cext.engine.netport cimport netport_memory_bytes
 from cext.engine.relay_table cimport relay
 from cext.host.clock cimport clock_now_ns
 from cext.host.loop cimport loop_forget, loop_watch
-from cext.host.tun cimport TUN_NONE, tun, tun_close, tun_set_mtu, tun_statistics
+from cext.host.tun cimport (
+    TUN_NONE,
+    tun,
+    tun_close,
+    tun_link,
+    tun_look,
+    tun_set_mtu,
+    tun_statistics,
+)
 from cext.host.udp cimport (
     udp_close,
     udp_open,
@@ -148,15 +157,18 @@ cdef int command_detach(void *argument, void *unused) noexcept nogil:
 
 cdef int command_attach(void *argument, void *opened_tun) noexcept nogil:
     cdef engine_core *core = <engine_core *>argument
+    cdef tun *opened = <tun *>opened_tun
     cdef tun_statistics statistics = core.tun.statistics
+    # Before the old one goes: a descriptor that cannot be watched changes nothing.
     cdef int error
-    command_detach(core, NULL)
-    core.tun = (<tun *>opened_tun)[0]
-    core.tun.statistics = statistics
-    error = loop_watch(core.loop, core.tun.fd, TAG_INNER, False)
+    if core.tun.kind != TUN_NONE and core.tun.fd == opened.fd:
+        return -EBUSY
+    error = loop_watch(core.loop, opened.fd, TAG_INNER, False)
     if error:
-        tun_close(&core.tun)
         return error
+    command_detach(core, NULL)
+    core.tun = opened[0]
+    core.tun.statistics = statistics
     core.port = &core.host_port
     core_size_buffers(core, core.tun.mtu)
     return 0
@@ -168,6 +180,10 @@ cdef int command_set_mtu(void *argument, void *uint32_mtu) noexcept nogil:
     if error == 0:
         core_size_buffers(core, core.tun.mtu)
     return error
+
+
+cdef int command_look(void *argument, void *link) noexcept nogil:
+    return tun_look(&(<engine_core *>argument).tun, <tun_link *>link)
 
 
 # -- WireGuard --

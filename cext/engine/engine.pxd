@@ -16,6 +16,8 @@ cdef class Engine:
     cdef engine_core *core
     cdef readonly int event_fd
     cdef uint32_t threads
+    # Held by what changes peers, and by a status() of several parts.
+    cdef object configuring
     cdef bint started
     cdef bint stopped
 
@@ -23,6 +25,6 @@ cdef class Engine:
     cdef void halt(self) noexcept
     cdef int execute(self, command run, void *argument) except? -4096
     cdef int checked(self, command run, void *argument, object name=*) except -1
-    cdef object attach(self, tun *opened, str name)
+    cdef object attach(self, tun *opened, str name, bint adopted)
     cdef object collect(self, snapshot *part)
     cdef drop_counters *read_counters(self, counters *into) except NULL

@@ -4,6 +4,9 @@ Every method is a command: it goes over a ring to the native thread and waits,
 with the GIL released, until that thread has done it between two batches (well
 below 10 ms under load). Packets never come here.
 
+Methods may be called from any thread; a status() is of one moment as far as peers,
+their allowed IPs and the private key go.
+
 Errors: ValueError for an argument that no packet path could carry (its message
 names the argument), OSError with the errno of a failed system call,
 EngineStopped when the native thread is not running.
@@ -43,6 +46,11 @@ class TunInfo(NamedTuple):
     name: str
     ifindex: int
     features: tuple[str, ...]  # of "vnet_hdr", "tso4", "tso6", "uso", "gso_max"
+
+class InnerLink(NamedTuple):
+    ifindex: int
+    mtu_bytes: int
+    is_up: bool
 
 class Event(NamedTuple):
     """What the native side noticed. `kind` is one of the EVENT_ constants."""
@@ -103,18 +111,25 @@ class Engine:
         """The host's addresses or routes changed: forget sticky sources."""
 
     # -- inner side --
+    # A descriptor that is handed in belongs to the engine from the moment that the
+    # method returns. When it raises, whatever the error, it is still the caller's, and
+    # what the engine carried before goes on; only its O_NONBLOCK and FD_CLOEXEC may
+    # have been set.
     def open_tun(self, name: str, mtu: int, netns_fd: int = -1) -> TunInfo:
         """Make or attach the TUN device and carry its packets."""
 
     def attach_tun(self, fd: int, mtu: int) -> TunInfo:
-        """Carry an already open TUN descriptor (wireguard-go's WG_TUN_FD). Takes it over."""
+        """Carry an already open TUN descriptor (wireguard-go's WG_TUN_FD)."""
 
     def attach_inner(self, fd: int, mtu: int) -> None:
         """Carry raw IP packets of a SOCK_SEQPACKET or SOCK_DGRAM Unix socket: one
-        packet a message. Takes the descriptor over. Needs no root and no TUN."""
+        packet a message. Needs no root and no TUN."""
 
     def detach_inner(self) -> None: ...
     def set_mtu(self, mtu: int) -> None: ...
+    def inner_link(self) -> InnerLink | None:
+        """The TUN device as it is now, also in a namespace that somebody moved it to.
+        None without one, and where the kernel does not say where it is (before 5.2)."""
 
     # -- WireGuard --
     def set_private_key(self, key: bytes | None) -> None:

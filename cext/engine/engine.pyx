@@ -8,9 +8,11 @@ GIL released and turns what comes back into Python. engine.pyi is the contract.
 
 import os
 import socket
+import threading
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+from libc.errno cimport ENODEV, EOPNOTSUPP
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset
@@ -33,6 +35,7 @@ from cext.engine.commands cimport (
     command_down,
     command_expire_session,
     command_initiate,
+    command_look,
     command_remove_all_peers,
     command_remove_peer,
     command_set_fwmark,
@@ -87,6 +90,7 @@ from cext.host.tun cimport (
     tun_attach_socket,
     tun_close,
     tun_init,
+    tun_link,
     tun_open,
 )
 from cext.host.udp cimport udp_close
@@ -159,6 +163,12 @@ class TunInfo(NamedTuple):
     name: str
     ifindex: int
     features: tuple[str, ...]
+
+
+class InnerLink(NamedTuple):
+    ifindex: int
+    mtu_bytes: int
+    is_up: bool
 
 
 class Event(NamedTuple):
@@ -290,6 +300,7 @@ cdef class Engine:
         if self.core == NULL:
             raise MemoryError("the packet buffers could not be reserved")
         self.threads = threads
+        self.configuring = threading.Lock()
         self.event_fd = self.core.events.wake
         self.make_device(memory_limit_bytes, mtu)
 
@@ -405,16 +416,15 @@ cdef class Engine:
 
     # -- inner side --
 
-    cdef object attach(self, tun *opened, str name):
-        cdef int result
+    cdef object attach(self, tun *opened, str name, bint adopted):
         info = TunInfo(opened.name.decode(), opened.ifindex, feature_names(opened.features))
         try:
-            result = self.execute(command_attach, opened)
-        except EngineStopped:
+            self.checked(command_attach, opened, name)
+        except BaseException:
+            if adopted:
+                opened.fd = -1  # still its owner's
             tun_close(opened)
             raise
-        if result < 0:
-            raise os_error(result, name)
         return info
 
     def open_tun(self, str name, int mtu, int netns_fd=-1):
@@ -430,7 +440,7 @@ cdef class Engine:
             error = tun_open(&opened, text, mtu, netns_fd, self.core.features)
         if error < 0:
             raise os_error(error, name)
-        return self.attach(&opened, name)
+        return self.attach(&opened, name, False)
 
     def attach_tun(self, int fd, int mtu):
         cdef tun opened
@@ -440,7 +450,7 @@ cdef class Engine:
         error = tun_attach(&opened, fd, mtu, self.core.features)
         if error < 0:
             raise os_error(error, f"descriptor {fd}")
-        return self.attach(&opened, f"descriptor {fd}")
+        return self.attach(&opened, f"descriptor {fd}", True)
 
     def attach_inner(self, int fd, int mtu):
         cdef tun opened
@@ -450,7 +460,7 @@ cdef class Engine:
         error = tun_attach_socket(&opened, fd, mtu)
         if error < 0:
             raise os_error(error, f"descriptor {fd}")
-        self.attach(&opened, f"descriptor {fd}")
+        self.attach(&opened, f"descriptor {fd}", True)
 
     def detach_inner(self):
         self.checked(command_detach, NULL)
@@ -461,13 +471,23 @@ cdef class Engine:
         value = <uint32_t>mtu
         self.checked(command_set_mtu, &value)
 
+    def inner_link(self):
+        cdef tun_link link
+        cdef int result = self.execute(command_look, &link)
+        if result == -EOPNOTSUPP or result == -ENODEV:
+            return None
+        if result < 0:
+            raise os_error(result)
+        return InnerLink(link.ifindex, link.mtu, bool(link.is_up))
+
     # -- WireGuard --
 
     def set_private_key(self, key):
         cdef const uint8_t *value = NULL
         if key is not None:
             value = key_bytes("private_key", key)
-        self.checked(command_set_private_key, <void *>value)
+        with self.configuring:
+            self.checked(command_set_private_key, <void *>value)
 
     def set_timestamp_floor(self, uint64_t unix_ns):
         self.checked(command_set_timestamp_floor, &unix_ns)
@@ -478,7 +498,7 @@ cdef class Engine:
         cdef peer_change change
         cdef wg_prefix *added = NULL
         cdef wg_prefix *removed = NULL
-        cdef int result
+        cdef int result = 0
         memset(&change, 0, sizeof(change))
         change.public_key = key_bytes("public_key", public_key)
         if preshared_key is not None:
@@ -503,7 +523,8 @@ cdef class Engine:
             change.added_count = len(allowed_ips)
             change.removed = removed
             change.removed_count = len(removed_allowed_ips)
-            result = self.execute(command_set_peer, &change)
+            with self.configuring:
+                result = self.execute(command_set_peer, &change)
         finally:
             free(added)
             free(removed)
@@ -516,10 +537,13 @@ cdef class Engine:
         return bool(change.found)
 
     def remove_peer(self, bytes public_key):
-        return bool(self.execute(command_remove_peer, <void *>key_bytes("public_key", public_key)))
+        cdef const uint8_t *key = key_bytes("public_key", public_key)
+        with self.configuring:
+            return bool(self.execute(command_remove_peer, <void *>key))
 
     def remove_all_peers(self):
-        self.checked(command_remove_all_peers, NULL)
+        with self.configuring:
+            self.checked(command_remove_all_peers, NULL)
 
     def initiate_handshake(self, bytes public_key):
         self.execute(command_initiate, <void *>key_bytes("public_key", public_key))
@@ -535,7 +559,9 @@ cdef class Engine:
             raise MemoryError
         try:
             memset(part, 0, sizeof(snapshot))
-            return self.collect(part)
+            # Between two parts of it nobody may change the list of peers.
+            with self.configuring:
+                return self.collect(part)
         finally:
             secret_erase(part, sizeof(snapshot))
             free(part)

@@ -22,6 +22,10 @@
 #define TUN_F_USO6 0x40
 #endif
 
+#ifndef TUNGETDEVNETNS
+#define TUNGETDEVNETNS _IO('T', 227) /* linux/if_tun.h, 5.2 */
+#endif
+
 /* IFLA_* are enumerators, so that #ifdef cannot ask for them. */
 #define WT_IFLA_GSO_MAX_SEGS 40 /* linux/if_link.h, 4.4; settable since 4.16 */
 #define WT_IFLA_GSO_MAX_SIZE 41

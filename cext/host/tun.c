@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host/kernel.h"
@@ -68,14 +69,47 @@ static uint32_t gso_max_bytes(uint32_t mtu)
 	return bytes < TUN_PACKET_MAX ? bytes : TUN_PACKET_MAX;
 }
 
+/* A request about the device, by the name that it has now. */
+static int about(struct tun *t, unsigned long code, struct ifreq *request)
+{
+	struct ifreq name;
+
+	memset(&name, 0, sizeof(name));
+	if (ioctl(t->fd, TUNGETIFF, &name) < 0)
+		return -errno;
+	memcpy(request->ifr_name, name.ifr_name, sizeof(name.ifr_name));
+	return ioctl(t->control, code, request) < 0 ? -errno : 0;
+}
+
 static int apply_mtu(struct tun *t, uint32_t mtu)
 {
 	struct ifreq request;
 
 	memset(&request, 0, sizeof(request));
-	memcpy(request.ifr_name, t->name, sizeof(t->name));
 	request.ifr_mtu = (int)mtu;
-	return ioctl(t->control, SIOCSIFMTU, &request) < 0 ? -errno : 0;
+	return about(t, SIOCSIFMTU, &request);
+}
+
+/* On a thread that is in the device's namespace. */
+static void apply_gso_max(struct tun *t, uint32_t mtu)
+{
+	t->features &= ~(uint32_t)HOST_GSO_MAX;
+	if (netlink_set_gso_max(t->ifindex, gso_max_bytes(mtu), UDP_SEGMENTS_MAX) == 0)
+		t->features |= HOST_GSO_MAX;
+}
+
+static int open_control(struct tun *t)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (t->control >= 0)
+		close(t->control);
+	t->control = fd;
+	return 0;
 }
 
 /* The host's own bursts have to wait somewhere; what the kernel will not lengthen stays. */
@@ -89,6 +123,26 @@ static void apply_queue_length(struct tun *t)
 		return;
 	request.ifr_qlen = QUEUE_PACKETS;
 	ioctl(t->control, SIOCSIFTXQLEN, &request);
+}
+
+/* Return: a descriptor of the device's namespace, or -errno. */
+static int netns_of(const struct tun *t, uint64_t *inode)
+{
+	int fd = ioctl(t->fd, TUNGETDEVNETNS);
+	struct stat status;
+
+	*inode = 0;
+	if (fd < 0)
+		return errno == EINVAL || errno == ENOTTY ? -EOPNOTSUPP : -errno;
+	if (fstat(fd, &status) == 0)
+		*inode = status.st_ino;
+	return fd;
+}
+
+static void close_netns(int fd)
+{
+	if (fd >= 0)
+		close(fd);
 }
 
 /* What an opened device still needs; on the thread that is in its namespace. */
@@ -115,11 +169,9 @@ static int configure(struct tun *t, uint32_t mtu, uint32_t wanted)
 		t->features |= HOST_VNET_HDR;
 		set_offloads(t);
 	}
-	t->control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (t->control < 0)
-		t->control = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (t->control < 0)
-		return -errno;
+	error = open_control(t);
+	if (error)
+		return error;
 	if (ioctl(t->control, SIOCGIFINDEX, &request) < 0)
 		return -errno;
 	t->ifindex = (uint32_t)request.ifr_ifindex;
@@ -128,9 +180,9 @@ static int configure(struct tun *t, uint32_t mtu, uint32_t wanted)
 		return error;
 	t->mtu = mtu;
 	apply_queue_length(t);
-	if (t->features & HOST_TSO && wanted & HOST_GSO_MAX &&
-	    netlink_set_gso_max(t->ifindex, gso_max_bytes(mtu), UDP_SEGMENTS_MAX) == 0)
-		t->features |= HOST_GSO_MAX;
+	if (t->features & HOST_TSO && wanted & HOST_GSO_MAX)
+		apply_gso_max(t, mtu);
+	close_netns(netns_of(t, &t->netns));
 	t->kind = TUN_DEVICE;
 	return 0;
 }
@@ -260,8 +312,61 @@ void tun_close(struct tun *t)
 	t->kind = TUN_NONE;
 	t->fd = -1;
 	t->control = -1;
+	t->netns = 0;
 	t->ifindex = 0;
 	t->features = 0;
+}
+
+/* What there is to do in the device's namespace. */
+struct visit {
+	struct tun *tun;
+	int netns_fd;
+	uint64_t netns;
+	uint32_t gso_mtu;
+	int result;
+};
+
+static void *visit_there(void *argument)
+{
+	struct visit *v = argument;
+	struct ifreq request;
+
+	v->result = setns(v->netns_fd, CLONE_NEWNET) < 0 ? -errno : 0;
+	if (!v->result && v->netns != v->tun->netns) {
+		v->result = open_control(v->tun);
+		memset(&request, 0, sizeof(request));
+		if (!v->result)
+			v->result = about(v->tun, SIOCGIFINDEX, &request);
+		/* Where its number was taken it has another one. */
+		if (!v->result) {
+			v->tun->ifindex = (uint32_t)request.ifr_ifindex;
+			v->tun->netns = v->netns;
+		}
+	}
+	if (!v->result && v->gso_mtu)
+		apply_gso_max(v->tun, v->gso_mtu);
+	return NULL;
+}
+
+/*
+ * Make @control fit to where the device is now, and with @gso_mtu bound its
+ * super-packets.  Return: 0, -EOPNOTSUPP when the kernel does not say where.
+ */
+static int visit(struct tun *t, uint32_t gso_mtu)
+{
+	struct visit v = { t, -1, 0, gso_mtu, 0 };
+	pthread_t thread;
+
+	v.netns_fd = netns_of(t, &v.netns);
+	if (v.netns_fd < 0)
+		return v.netns_fd;
+	if (v.netns != t->netns || gso_mtu) {
+		v.result = -pthread_create(&thread, NULL, visit_there, &v);
+		if (!v.result)
+			pthread_join(thread, NULL);
+	}
+	close(v.netns_fd);
+	return v.result;
 }
 
 int tun_set_mtu(struct tun *t, uint32_t mtu)
@@ -270,11 +375,40 @@ int tun_set_mtu(struct tun *t, uint32_t mtu)
 
 	if (!mtu_is_possible(mtu))
 		return -EINVAL;
-	if (t->kind == TUN_DEVICE)
+	if (t->kind == TUN_DEVICE) {
+		visit(t, 0);
 		error = apply_mtu(t, mtu);
-	if (!error)
-		t->mtu = mtu;
-	return error;
+	}
+	if (error)
+		return error;
+	/* Super-packets that do not fit into one send still get out, in two. */
+	if (t->kind == TUN_DEVICE && t->features & HOST_GSO_MAX)
+		visit(t, mtu);
+	t->mtu = mtu;
+	return 0;
+}
+
+int tun_look(struct tun *t, struct tun_link *link)
+{
+	struct ifreq request;
+	int error;
+
+	if (t->kind != TUN_DEVICE)
+		return -ENODEV;
+	error = visit(t, 0);
+	if (error)
+		return error;
+	memset(&request, 0, sizeof(request));
+	error = about(t, SIOCGIFMTU, &request);
+	if (error)
+		return error;
+	link->mtu = (uint32_t)request.ifr_mtu;
+	error = about(t, SIOCGIFFLAGS, &request);
+	if (error)
+		return error;
+	link->is_up = request.ifr_flags & IFF_UP;
+	link->ifindex = t->ifindex;
+	return 0;
 }
 
 /* One message; the kernel tells when it was cut. */

@@ -27,7 +27,9 @@
  *
  * Another network namespace is entered on a short-lived thread, because setns(2)
  * changes the calling thread for good.  @control stays open in that namespace
- * for the later requests.
+ * for the later requests.  When somebody moves the device to yet another one, the
+ * descriptor goes on working and knows where the device is (TUNGETDEVNETNS, Linux
+ * 5.2): each request about the device makes @control anew if that has changed.
  */
 
 /* Room that tun_read() may use in front of the packet. */
@@ -52,6 +54,7 @@ struct tun_statistics {
  * @kind:	TUN_NONE when closed
  * @fd:		Non-blocking
  * @control:	Socket for requests about the device, in its namespace; or -1
+ * @netns:	Inode of that namespace, 0 when not known
  * @ifindex:	0 for a socket
  * @mtu:	Inner MTU in bytes
  * @features:	HOST_VNET_HDR, HOST_TSO, HOST_USO, HOST_GSO_MAX as found
@@ -62,6 +65,7 @@ struct tun {
 	enum tun_kind kind;
 	int fd;
 	int control;
+	uint64_t netns;
 	uint32_t ifindex;
 	uint32_t mtu;
 	uint32_t features;
@@ -95,8 +99,25 @@ int tun_attach_socket(struct tun *t, int fd, uint32_t mtu);
 
 void tun_close(struct tun *t);
 
-/** tun_set_mtu() - Change @mtu, also the device's. Return: 0 or -errno */
+/** tun_set_mtu() - Change @mtu, also the device's, and what goes by it. Return: 0 or -errno */
 int tun_set_mtu(struct tun *t, uint32_t mtu);
+
+/**
+ * struct tun_link - The device as somebody else may have changed it
+ */
+struct tun_link {
+	uint32_t ifindex;
+	uint32_t mtu;
+	bool is_up;
+};
+
+/**
+ * tun_look() - Ask what has become of the device, wherever it is now
+ *
+ * Return: 0; -EOPNOTSUPP when the kernel cannot tell where it is, -ENODEV for a
+ * socket, or another -errno
+ */
+int tun_look(struct tun *t, struct tun_link *link);
 
 /**
  * tun_read() - Take one packet, without waiting

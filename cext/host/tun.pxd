@@ -31,11 +31,17 @@ cdef extern from "host/tun.h" nogil:
         char name[16]
         tun_statistics statistics
 
+    struct tun_link:
+        uint32_t ifindex
+        uint32_t mtu
+        bint is_up
+
     void tun_init(tun *t)
     int tun_open(tun *t, const char *name, uint32_t mtu, int netns_fd, uint32_t wanted)
     int tun_attach(tun *t, int fd, uint32_t mtu, uint32_t wanted)
     int tun_attach_socket(tun *t, int fd, uint32_t mtu)
     void tun_close(tun *t)
     int tun_set_mtu(tun *t, uint32_t mtu)
+    int tun_look(tun *t, tun_link *link)
     int tun_read(tun *t, uint8_t *packet, uint32_t capacity, vnet_header *header)
     int tun_write(tun *t, const vnet_header *header, iovec *vectors, unsigned int n)

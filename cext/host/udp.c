@@ -35,15 +35,33 @@ static void set_buffer(int fd, int forced, int plain, int bytes)
 		setsockopt(fd, SOL_SOCKET, plain, &bytes, sizeof(bytes));
 }
 
-static int set_mark(int fd, uint32_t mark)
+static int set_mark(int fd, const void *mark)
 {
-	return setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0 ? -errno : 0;
+	return setsockopt(fd, SOL_SOCKET, SO_MARK, mark, sizeof(uint32_t)) < 0 ? -errno : 0;
 }
 
-static int set_interface(int fd, const char *name)
+static int set_interface(int fd, const void *name)
 {
 	if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) < 0)
 		return -errno;
+	return 0;
+}
+
+/* Change an option of all open sockets, or of none. */
+static int set_all(const struct udp_port *u, int (*set)(int fd, const void *value),
+		   const void *value, const void *before)
+{
+	for (int f = 0; f < UDP_FAMILIES; f++) {
+		int error = u->fd[f] >= 0 ? set(u->fd[f], value) : 0;
+
+		if (!error)
+			continue;
+		while (f-- > 0) {
+			if (u->fd[f] >= 0)
+				set(u->fd[f], before);
+		}
+		return error;
+	}
 	return 0;
 }
 
@@ -107,7 +125,7 @@ static int open_one(struct udp_port *u, enum udp_family family, uint16_t port)
 	    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) < 0)
 		result = -errno;
 	if (!result && u->fwmark)
-		result = set_mark(fd, u->fwmark);
+		result = set_mark(fd, &u->fwmark);
 	if (!result && u->interface[0])
 		result = set_interface(fd, u->interface);
 	if (!result)
@@ -171,28 +189,23 @@ void udp_close(struct udp_port *u)
 
 int udp_set_fwmark(struct udp_port *u, uint32_t mark)
 {
-	for (int f = 0; f < UDP_FAMILIES; f++) {
-		int error = u->fd[f] >= 0 ? set_mark(u->fd[f], mark) : 0;
+	int error = set_all(u, set_mark, &mark, &u->fwmark);
 
-		if (error)
-			return error;
-	}
-	u->fwmark = mark;
-	return 0;
+	if (!error)
+		u->fwmark = mark;
+	return error;
 }
 
 int udp_set_interface(struct udp_port *u, const char *name)
 {
 	size_t len = name ? strlen(name) : 0;
+	int error;
 
 	if (len >= sizeof(u->interface))
 		return -ENODEV;
-	for (int f = 0; f < UDP_FAMILIES; f++) {
-		int error = u->fd[f] >= 0 ? set_interface(u->fd[f], len ? name : "") : 0;
-
-		if (error)
-			return error;
-	}
+	error = set_all(u, set_interface, len ? name : "", u->interface);
+	if (error)
+		return error;
 	memset(u->interface, 0, sizeof(u->interface));
 	if (len)
 		memcpy(u->interface, name, len);

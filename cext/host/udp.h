@@ -137,10 +137,10 @@ void udp_init(struct udp_port *u, uint32_t features);
 int udp_open(struct udp_port *u, uint16_t port);
 void udp_close(struct udp_port *u);
 
-/** udp_set_fwmark() - Change SO_MARK, also of open sockets. Return: 0 or -errno */
+/** udp_set_fwmark() - Change SO_MARK, also of open sockets. Return: 0, or -errno and as before */
 int udp_set_fwmark(struct udp_port *u, uint32_t mark);
 
-/** udp_set_interface() - Change SO_BINDTODEVICE; NULL or "" is none */
+/** udp_set_interface() - The same with SO_BINDTODEVICE; NULL or "" is none */
 int udp_set_interface(struct udp_port *u, const char *name);
 
 /**

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -318,6 +319,64 @@ def test_another_namespace_holds_the_device() -> None:
             assert info.ifindex > 0
             engine.stop()
         finally:
+            os.close(fd)
+
+
+def gso_max(space: Namespace) -> int:
+    (link,) = json.loads(space.run("ip", "-j", "-d", "link", "show", "wt0"))
+    return int(link["gso_max_size"])
+
+
+def test_super_packets_are_bounded_anew_with_the_mtu() -> None:
+    with Lab("eng") as lab:
+        space = lab.namespace("a")
+        fd = os.open(f"/run/netns/{space.name}", os.O_RDONLY)
+        engine = module.Engine()
+        try:
+            engine.start()
+            engine.open_tun("wt0", 1420, fd)
+            at_1420 = gso_max(space)
+            assert at_1420 < 65536
+            engine.set_mtu(600)
+            assert gso_max(space) < at_1420 * 2 // 3, "64 segments, no more"
+            engine.set_mtu(1420)
+            assert gso_max(space) == at_1420
+        finally:
+            engine.stop()
+            os.close(fd)
+
+
+def test_a_device_that_is_moved_is_found_again() -> None:
+    with Lab("eng") as lab:
+        first, second = lab.namespace("a"), lab.namespace("b")
+        fd = os.open(f"/run/netns/{first.name}", os.O_RDONLY)
+        engine = module.Engine()
+        try:
+            engine.start()
+            info = engine.open_tun("wt0", 1420, fd)
+            assert engine.inner_link() == (info.ifindex, 1420, False)
+            first.run("ip", "link", "set", "wt0", "up")
+            assert engine.inner_link() == (info.ifindex, 1420, True)
+            first.run("ip", "link", "set", "wt0", "netns", second.name, "name", "wt1")
+            # Not the one that has its name now.
+            veth = ("type", "veth", "peer", "name", "wt9")
+            first.run("ip", "link", "add", "wt0", "mtu", "1111", *veth)
+            second.run("ip", "link", "set", "wt1", "mtu", "1333")
+            link = engine.inner_link()
+            assert link is not None
+            assert (link.mtu_bytes, link.is_up) == (1333, False)
+            second.run("ip", "link", "set", "wt1", "up")
+            assert engine.inner_link() == (link.ifindex, 1333, True)
+            engine.set_mtu(1300)
+            assert "mtu 1300" in second.run("ip", "link", "show", "wt1")
+            assert "mtu 1111" in first.run("ip", "link", "show", "wt0")
+            second.run("ip", "link", "del", "wt1")
+            with pytest.raises(OSError, match="bad state"):
+                engine.inner_link()
+            engine.detach_inner()
+            assert engine.inner_link() is None
+        finally:
+            engine.stop()
             os.close(fd)
 
 

@@ -258,6 +258,34 @@ def test_status_tells_what_was_set() -> None:
         assert host.engine.status().peers == ()
 
 
+def test_a_status_is_of_one_moment() -> None:
+    """It is read in parts; another thread adds and removes peers all the while."""
+    with Host(1) as host:
+        passing = [bytes([3, i, *range(30)]) for i in range(8)]
+        staying = [bytes([2, i, *range(30)]) for i in range(120)]
+        for key in passing + staying:
+            host.engine.set_peer(key, allowed_ips=(f"10.{key[0]}.{key[1]}.0/24",))
+        stop = threading.Event()
+
+        def change() -> None:
+            while not stop.is_set():
+                for key in passing:
+                    host.engine.remove_peer(key)
+                for key in passing:
+                    host.engine.set_peer(key, allowed_ips=(f"10.{key[0]}.{key[1]}.0/24",))
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            for _ in range(400):
+                peers = [p for p in host.engine.status().peers if p.public_key not in passing]
+                assert [p.public_key for p in peers] == staying
+                assert all(len(p.allowed_ips) == 1 for p in peers)
+        finally:
+            stop.set()
+            thread.join()
+
+
 def test_the_devices_own_key_is_no_peer() -> None:
     with Host(1) as host:
         assert not host.engine.set_peer(host.public)
@@ -337,6 +365,28 @@ def test_the_inner_socket_going_away_is_told() -> None:
         host.inner = ours
         ours.send(host.packet(host, b"nobody"))
         wait_until(lambda: host.engine.drops().get("wg_no_route"))
+
+
+def test_a_descriptor_that_is_not_taken_over_stays_its_owners() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        engine = Engine()
+        with pytest.raises(EngineStopped):
+            engine.attach_inner(theirs.fileno(), 1420)
+        theirs.send(b"still open")
+        assert ours.recv(100) == b"still open"
+        with Host(1) as host:
+            unfit = os.open("/dev/null", os.O_RDWR)
+            with pytest.raises(OSError, match="socket"):
+                host.engine.attach_inner(unfit, 1420)
+            os.close(unfit)
+            host.engine.attach_inner(theirs.fileno(), 1420)
+            fd = theirs.detach()
+            with pytest.raises(OSError, match="busy"):
+                host.engine.attach_inner(fd, 1420)
+            # What it carried before goes on.
+            ours.send(host.packet(host, b"nobody"))
+            wait_until(lambda: host.engine.drops().get("wg_no_route"))
 
 
 def test_without_an_inner_port_packets_are_counted(two: tuple[Host, Host]) -> None:

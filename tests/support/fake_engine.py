@@ -19,6 +19,7 @@ from cext.engine.engine import (
     Endpoint,
     EngineStopped,
     Event,
+    InnerLink,
     PeerStatus,
     TunInfo,
 )
@@ -58,6 +59,7 @@ class FakeEngine:
     bind_interface: str | None = None
     floor_unix_ns: int = 0
     mtu: int = 0
+    link: InnerLink | None = None
     running: bool = False
     is_up: bool = False
 
@@ -132,6 +134,10 @@ class FakeEngine:
     def set_mtu(self, mtu: int) -> None:
         self._call(f"set_mtu {mtu}")
         self.mtu = mtu
+
+    def inner_link(self) -> InnerLink | None:
+        self._call("inner_link")
+        return self.link
 
     def set_private_key(self, key: bytes | None) -> None:
         self._call("set_private_key")
