@@ -208,6 +208,34 @@ os.execv(sys.argv[1], sys.argv[1:])
     assert not Path(f"/var/run/wireguard/{name}.sock").exists()
 
 
+def test_a_device_that_is_moved_to_another_namespace() -> None:
+    """As for a container: the sockets stay here, the interface is set up there."""
+    with netns.pair("wgm") as (lab, left, right):
+        inside = lab.namespace("c")
+        a, b = peers.tunnel(peers.ours(), peers.ours(), (left, right))
+        try:
+            a.space.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
+            left.run("ip", "link", "set", a.interface, "netns", inside.name)
+            inside.run("ip", "addr", "add", "10.9.0.1/24", "dev", a.interface)
+            time.sleep(2.5)
+            assert ":CA6C" not in left.run("cat", "/proc/net/udp"), "down, so the port is closed"
+            inside.run("ip", "link", "set", a.interface, "mtu", "1500", "up")
+            wait_for(lambda: ":CA6C" in left.run("cat", "/proc/net/udp"))
+            b.space.run("ip", "link", "set", b.interface, "mtu", "1500")
+            wait_for(
+                lambda: (
+                    "1 received"
+                    in inside.run(
+                        *("ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1472", "10.9.0.2"),
+                        check=False,
+                    )
+                )
+            )
+        finally:
+            a.stop()
+            b.stop()
+
+
 # -- wg-quick --
 
 

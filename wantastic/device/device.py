@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from cext.engine.engine import Engine, Event, TunInfo
 
 TICK_S = 5.0
+# A TUN device may be given more than a packet of ours can carry.
+MTU_MAX = 65000
 # The host has no TUN, or not for us; anything else is about this very interface.
 NO_TUN = {errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EPERM, errno.EACCES}
 # A clock that is behind the build is a router without a battery for its clock.
@@ -95,6 +97,8 @@ class Device:
         self.ifindex = 0
         self.mode = "none"
         self.link_up = False
+        # To another namespace, or deleted: the host gives no more notices of it.
+        self.moved = False
         self.tun_features: tuple[str, ...] = ()
         # Connections of our own into the tunnel; None while the host alone has them.
         self.net: TunnelNet | None = None
@@ -457,18 +461,40 @@ class Device:
 
     def on_link(self, notice: nl.LinkNotice) -> None:
         """Our own link changed under us."""
+        if self.look_at_link():
+            # This is about another link, which has got its number.
+            return
         if notice.gone:
             # Deleted, or moved to another namespace: only the descriptor knows. When it
-            # was deleted EVENT_INNER_CLOSED follows. When it was moved, nothing tells us
-            # any more whether it is up, so the port stays open as if it were.
+            # was deleted EVENT_INNER_CLOSED follows. Otherwise we look at it from now on;
+            # where the kernel does not let us, the port stays open as if it were up.
+            self.moved = True
             self.link_up = True
             self._follow_link()
             return
-        if notice.mtu_bytes and notice.mtu_bytes != self.book.mtu_bytes:
-            self.engine.set_mtu(notice.mtu_bytes)
-            self.book.mtu_bytes = notice.mtu_bytes
-        if notice.up != self.link_up:
-            self.link_up = notice.up
+        self._adapt(notice.up, notice.mtu_bytes)
+
+    def look_at_link(self) -> bool:
+        """Follow a device that was moved to another namespace; False when it was not, or
+        when the kernel does not tell."""
+        if not self.moved:
+            return False
+        try:
+            link = self.engine.inner_link()
+        except OSError:
+            return True  # it is gone indeed, which EVENT_INNER_CLOSED says
+        if link is None:
+            return False
+        self._adapt(link.is_up, link.mtu_bytes)
+        return True
+
+    def _adapt(self, up: bool, mtu_bytes: int) -> None:
+        mtu_bytes = min(mtu_bytes, MTU_MAX)
+        if mtu_bytes and mtu_bytes != self.book.mtu_bytes:
+            self.engine.set_mtu(mtu_bytes)
+            self.book.mtu_bytes = mtu_bytes
+        if up != self.link_up:
+            self.link_up = up
             self._follow_link()
 
     def _follow_link(self) -> None:

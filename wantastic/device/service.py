@@ -199,7 +199,7 @@ class Service:
 
     async def _listen(self) -> None:
         """Open the sockets that `wg` and `-status` use."""
-        await self._open_uapi()
+        await self._open_uapi(self.plan.uapi_fd)
         name = self.device.name
         self._status = StatusServer(
             socket_folder() / f"{name}.sock", {"status": lambda: render_status(self.status())}
@@ -211,9 +211,9 @@ class Service:
             remedy = "Set WANTASTIC_RUN_DIR to a folder that can be written."
             self.conditions.set("status_failed", "warning", reason, remedy)
 
-    async def _open_uapi(self) -> None:
+    async def _open_uapi(self, fd: int = -1) -> None:
         try:
-            await self._uapi.start(self.device.name, self.plan.uapi_fd)
+            await self._uapi.start(self.device.name, fd)
         except OSError as error:
             reason = f"the socket for wg cannot be made: {error.strerror or error}"
             if self.plan.is_bare:
@@ -345,6 +345,7 @@ class Service:
         if self._stop.is_set():
             return
         loop = asyncio.get_running_loop()
+        self.device.look_at_link()
         if self._uapi.is_removed():
             if self.plan.is_bare:
                 self.log.info("the socket for wg was removed: the interface goes too")
@@ -355,6 +356,8 @@ class Service:
         loop.call_later(SOCKET_CHECK_S, self._check_socket)
 
     async def _reopen_uapi(self) -> None:
+        # A descriptor that was handed in went with the first socket; its number may be
+        # somebody else's by now.
         await self._uapi.close()
         await self._open_uapi()
 

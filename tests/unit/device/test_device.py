@@ -509,6 +509,36 @@ def test_a_deleted_interface_ends_the_device_and_a_moved_one_does_not() -> None:
     assert ended == [True]
 
 
+def test_a_moved_interface_is_looked_at_where_it_is() -> None:
+    from cext.engine.engine import InnerLink
+
+    bench = Bench()
+    bench.device.start_bare("wg0")
+    bench.engine.link = InnerLink(5, 1420, is_up=False)
+    assert not bench.device.look_at_link(), "the host tells of what is here"
+    bench.device.on_link(nl.LinkNotice(True, IFINDEX, "wg0", False, 1420))
+    assert bench.device.look_at_link()
+    assert not bench.engine.is_up, "moving sets a link down"
+    bench.engine.link = InnerLink(5, 1300, is_up=True)
+    # Somebody else's link has got the number.
+    bench.device.on_link(nl.LinkNotice(False, IFINDEX, "eth7", False, 9000))
+    assert bench.engine.is_up
+    assert bench.engine.mtu == 1300
+    bench.engine.link = InnerLink(5, 65535, is_up=True)
+    bench.device.look_at_link()
+    assert bench.engine.mtu == 65000, "what a packet of ours can carry"
+
+
+def test_where_the_kernel_does_not_tell_a_moved_interface_counts_as_up() -> None:
+    bench = Bench()
+    bench.device.start_bare("wg0")
+    bench.device.on_link(nl.LinkNotice(True, IFINDEX, "wg0", False, 1420))
+    assert not bench.device.look_at_link()
+    assert bench.engine.is_up
+    bench.device.on_link(nl.LinkNotice(False, IFINDEX, "wg0", False, 1420))
+    assert not bench.engine.is_up, "it came back"
+
+
 # -- status --
 
 
