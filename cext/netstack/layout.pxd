@@ -231,6 +231,8 @@ cdef extern from "netstack/tcb.h" nogil:
         uint32_t prr_delivered
         uint32_t prr_out
         uint32_t recovery_flight
+        uint32_t train_start_us
+        uint32_t train_last_us
         uint32_t undo_point
         uint16_t undo_by_time
         uint16_t undo_by_dsack
@@ -249,7 +251,6 @@ cdef extern from "netstack/tcb.h" nogil:
         uint32_t srtt_us
         uint32_t rttvar_us
         uint32_t min_rtt_us
-        uint32_t min_rtt_ms
         uint32_t cwnd
         uint32_t ssthresh
         cubic cubic
@@ -263,6 +264,7 @@ cdef extern from "netstack/tcb.h" nogil:
         uint32_t rcv_edge
         uint32_t last_ack_sent
         uint32_t rcv_space
+        uint32_t rcv_limit
         uint32_t ooo_head
         uint32_t ooo_tail
         uint32_t parked_head
@@ -279,7 +281,8 @@ cdef extern from "netstack/tcb.h" nogil:
         uint32_t stalled_ms
         uint16_t user_timeout_s
         uint16_t keepalive_s
-        uint32_t challenge_ms
+        uint16_t min_rtt_at
+        uint16_t challenge_at
         uint8_t timer
         uint8_t probes
         uint8_t quick_acks

@@ -36,8 +36,9 @@
  *
  * Receiving.  The consumer states with ns_set_receive_space() how many bytes
  * it can take; host.tcp_data() takes them at once or in part.  The advertised
- * window is min(that, limits.flow_rx_bytes, what the slab has left) and its
- * right edge never moves back.  What the consumer did not take although it had
+ * window is min(that, what the flow earned by taking bytes, which ends at
+ * limits.flow_rx_bytes, what the slab has left) and its right edge never moves
+ * back.  What the consumer did not take although it had
  * said it would is parked in blocks and shrinks the window.
  *
  * Sending.  ns_send_space() gives places inside blocks to read into,

@@ -175,9 +175,17 @@ struct tcp_flow {
 	uint32_t lost;
 	uint32_t retransmitted;
 	uint32_t recovery_point;
-	uint32_t prr_delivered;
-	uint32_t prr_out;
-	uint32_t recovery_flight;
+	union {
+		struct {	/* in fast recovery */
+			uint32_t prr_delivered;
+			uint32_t prr_out;
+			uint32_t recovery_flight;
+		};
+		struct {	/* with TF_HYSTART: when the round's ACKs began, and the last */
+			uint32_t train_start_us;
+			uint32_t train_last_us;
+		};
+	};
 	uint32_t undo_point;	/* snd_una when cwnd was reduced, 0: nothing to undo */
 	uint16_t undo_by_time;	/* retransmissions since, less those an echo disowned */
 	uint16_t undo_by_dsack;	/* the same, less those a DSACK disowned */
@@ -198,7 +206,6 @@ struct tcp_flow {
 	uint32_t srtt_us;
 	uint32_t rttvar_us;
 	uint32_t min_rtt_us;
-	uint32_t min_rtt_ms;
 
 	/* congestion control, in bytes */
 	uint32_t cwnd;
@@ -220,6 +227,7 @@ struct tcp_flow {
 	uint32_t rcv_edge;	/* right edge of the advertised window */
 	uint32_t last_ack_sent;
 	uint32_t rcv_space;	/* what the consumer says it can take */
+	uint32_t rcv_limit;	/* the largest window for now: grows with what it took */
 	uint32_t ooo_head;
 	uint32_t ooo_tail;
 	uint32_t parked_head;
@@ -239,7 +247,8 @@ struct tcp_flow {
 	uint32_t stalled_ms;	/* since when nothing was acknowledged; for user_timeout */
 	uint16_t user_timeout_s;
 	uint16_t keepalive_s;
-	uint32_t challenge_ms;
+	uint16_t min_rtt_at;	/* when it was measured, in 1024 ms */
+	uint16_t challenge_at;	/* when the present count of challenges began, in 32 ms */
 	uint8_t timer;
 	uint8_t probes;
 	uint8_t quick_acks;

@@ -15,7 +15,7 @@ cdef void congestion_rtt(netstack *s, tcp_flow *t, uint32_t rtt_us) noexcept nog
 # Loss: the new ssthresh. cwnd is the caller's.
 cdef void congestion_reduce(netstack *s, tcp_flow *t) noexcept nogil
 # cwnd and ssthresh were given back what a needless reduction took.
-cdef void congestion_undone(tcp_flow *t) noexcept nogil
+cdef void congestion_undone(netstack *s, tcp_flow *t) noexcept nogil
 # Nothing was sent for longer than an RTO (RFC 5681 section 4.1).
 cdef void congestion_idle(netstack *s, tcp_flow *t, uint32_t idle_ms) noexcept nogil
 # Integer cube root, rounded down; for CUBIC's K.

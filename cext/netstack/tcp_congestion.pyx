@@ -5,6 +5,9 @@ All windows are bytes, all arithmetic on them is 64 bits wide. Time since the la
 reduction is in milliseconds; W_cubic(t) = C (t - K)^3 + W_max with C = 0.4 segments
 per second cubed.
 
+The first slow start ends when a train of ACKs says that the path is full (as Linux's
+HyStart does), when RTTs rise (HyStart++) or at the first loss, whichever is first.
+
 cwnd grows only while it is what limits the sender (RFC 9438 section 5.8): output sets
 TF_CWND_LIMITED when it stops at cwnd and clears it when it stops for another reason.
 """
@@ -29,6 +32,9 @@ cdef enum:
     RTT_SAMPLES = 8
     CSS_GROWTH_DIVISOR = 4
     CSS_ROUNDS = 5
+    # ACKs that follow each other closely make a train.
+    TRAIN_SEGMENTS = 16
+    TRAIN_GAP_US = 2000
 
 
 cdef uint32_t cube_root(uint64_t x) noexcept nogil:
@@ -42,13 +48,14 @@ cdef uint32_t cube_root(uint64_t x) noexcept nogil:
     return <uint32_t> root
 
 
-cdef void start_hystart(tcp_flow *t) noexcept nogil:
+cdef void start_hystart(const netstack *s, tcp_flow *t) noexcept nogil:
     """Slow start; the union is HyStart's."""
     t.flags |= TF_HYSTART
     t.hystart.round_end = t.snd_nxt
     t.hystart.last_min_us = t.hystart.min_us = 0xffffffffu
     t.hystart.samples = t.hystart.css_rounds = 0
     t.hystart.flight_max = 0
+    t.train_start_us = t.train_last_us = s.now_us
 
 
 cdef void congestion_init(netstack *s, tcp_flow *t) noexcept nogil:
@@ -59,7 +66,7 @@ cdef void congestion_init(netstack *s, tcp_flow *t) noexcept nogil:
         window = least if least > INITIAL_BYTES else <uint32_t> INITIAL_BYTES
     t.cwnd = window
     t.ssthresh = WINDOW_MAX
-    start_hystart(t)
+    start_hystart(s, t)
 
 
 cdef void congestion_sent(tcp_flow *t) noexcept nogil:
@@ -93,10 +100,33 @@ cdef void leave_hystart(tcp_flow *t) noexcept nogil:
     t.cubic.w_est_rest = 0
 
 
+cdef bint train_fills_path(netstack *s, tcp_flow *t) noexcept nogil:
+    """Whether ACKs came in one train as long as half a round trip.
+
+    Slow start sends in bursts, which the bottleneck spreads out, so the train is as long
+    as the path is filled. RTTs tell the same one round later, with twice as much sent.
+    """
+    cdef uint32_t slack_us = t.min_rtt_us // 8, gap_us = t.min_rtt_us // 16
+
+    # Two milliseconds, but not so much on a short path that rounds grow together.
+    if slack_us > TRAIN_GAP_US:
+        slack_us = TRAIN_GAP_US
+    if gap_us < slack_us:
+        gap_us = slack_us
+    if t.min_rtt_us == 0xffffffffu or s.now_us - t.train_last_us > gap_us:
+        t.train_start_us = s.now_us
+    t.train_last_us = s.now_us
+    return t.flags & TF_CWND_LIMITED != 0 and t.cwnd >= TRAIN_SEGMENTS * <uint32_t> t.mss and \
+        s.now_us - t.train_start_us > t.min_rtt_us // 2 + slack_us
+
+
 cdef void congestion_rtt(netstack *s, tcp_flow *t, uint32_t rtt_us) noexcept nogil:
     cdef uint32_t threshold
 
     if not t.flags & TF_HYSTART:
+        return
+    if train_fills_path(s, t):
+        t.ssthresh = t.cwnd
         return
     if rtt_us < t.hystart.min_us:
         t.hystart.min_us = rtt_us
@@ -228,6 +258,9 @@ cdef void congestion_reduce(netstack *s, tcp_flow *t) noexcept nogil:
     cdef uint32_t flight = t.cwnd, least = 2 * <uint32_t> t.mss
 
     if t.flags & TF_HYSTART:
+        # In slow start cwnd may be twice what was ever in flight (RFC 9438 section 4.6).
+        if flight > t.hystart.flight_max:
+            flight = t.hystart.flight_max
         leave_hystart(t)
     # Fast convergence, RFC 9438 section 4.7.
     if flight < t.cubic.w_max:
@@ -240,9 +273,9 @@ cdef void congestion_reduce(netstack *s, tcp_flow *t) noexcept nogil:
         t.ssthresh = least
 
 
-cdef void congestion_undone(tcp_flow *t) noexcept nogil:
+cdef void congestion_undone(netstack *s, tcp_flow *t) noexcept nogil:
     if t.ssthresh == WINDOW_MAX and not t.flags & TF_HYSTART:
-        start_hystart(t)
+        start_hystart(s, t)
     elif not t.flags & TF_HYSTART:
         t.cubic.epoch_ms = 0
 

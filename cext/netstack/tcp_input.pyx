@@ -76,7 +76,7 @@ cdef extern from "base/drops.h" nogil:
 
 cdef enum:
     PROTOCOL_TCP = 6
-    CHALLENGE_INTERVAL_MS = 500
+    CHALLENGE_INTERVAL = 16  # in 32 ms: half a second
     PAWS_IDLE_MS = 2073600000  # 24 days
     LEAST_MTU_V4 = 552
     LEAST_MTU_V6 = 1280
@@ -87,11 +87,11 @@ cdef enum:
 
 cdef void challenge(netstack *s, tcp_flow *t) noexcept nogil:
     """An ACK that tells a peer in doubt where we stand."""
-    if t.challenges and s.now_ms - t.challenge_ms < CHALLENGE_INTERVAL_MS:
+    if t.challenges and <uint16_t> ((s.now_ms >> 5) - t.challenge_at) < CHALLENGE_INTERVAL:
         drop(&s.drops, DROP_NS_RATE_LIMITED)
         return
     t.challenges = 1
-    t.challenge_ms = s.now_ms
+    t.challenge_at = <uint16_t> (s.now_ms >> 5)
     s.statistics.challenge_acks += 1
     receive_owe_ack(s, t, True)
 
@@ -244,7 +244,7 @@ cdef bint in_ack(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept nogi
         if sample.last_rtt_us:
             if sample.last_rtt_us < t.min_rtt_us:
                 t.min_rtt_us = sample.last_rtt_us
-                t.min_rtt_ms = s.now_ms
+                t.min_rtt_at = <uint16_t> (s.now_ms >> 10)
             congestion_rtt(s, t, sample.last_rtt_us)
         scoreboard_rate(s, t, &sample)
     recovery_ack(s, t, seg, &sample, duplicate)

@@ -15,11 +15,15 @@ While bytes are parked, later ones queue behind them; ns_set_receive_space() and
 ns_recv() let them go on. When the slab refuses a block, the segment counts as
 never received: it is not acknowledged and comes again.
 
-Window: min(what the consumer can take beyond what is parked, flow_rx_bytes), 0
-growth while the slab is more than 95 % full, and for a flow that holds more
-than its share while it is more than 75 % full. It opens in steps of at least
-two segments or half of it (RFC 9293 section 3.8.6.2.2) and its right edge never
-moves back.
+Window: min(what the consumer can take, rcv_limit) less what is parked, 0 growth while
+the slab is more than 95 % full, and for a flow that holds more than its share while
+it is more than 75 % full. It opens in steps of at least two segments or half of it
+(RFC 9293 section 3.8.6.2.2) and its right edge never moves back.
+
+rcv_limit begins at 64 KB and grows by twice of what the consumer takes, up to
+flow_rx_bytes. A sender in slow start has as much in flight as was acknowledged so far
+(and the initial window), BBR's a little more, so it is never what limits; and who reads
+slowly was never promised much of the slab.
 
 ACKs: every second full segment, out of order, duplicates, filled holes, window
 updates that matter: at once. Otherwise after delayed_ack_ms.
@@ -123,11 +127,14 @@ cdef inline uint32_t room_behind(const netstack *s, const block *b) noexcept nog
 cdef uint32_t new_block(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *data,
                         uint32_t length) noexcept nogil:
     cdef uint32_t index
+    cdef uint64_t most
     cdef block *b
 
     # A block counts in full, so that tiny segments cannot hold more than large ones.
-    if <uint64_t> t.rx_blocks * s.slab.block_bytes > \
-            <uint64_t> s.limits.flow_rx_bytes + s.slab.block_bytes:
+    most = 2 * <uint64_t> t.rcv_limit
+    if most > s.limits.flow_rx_bytes:
+        most = s.limits.flow_rx_bytes
+    if <uint64_t> t.rx_blocks * s.slab.block_bytes > most + s.slab.block_bytes:
         drop(&s.drops, DROP_NS_RECEIVE_FULL)
         return NS_NIL
     index = slab_take(&s.slab, SLAB_RECEIVE)
@@ -174,6 +181,12 @@ cdef uint32_t park(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t lengt
     return done
 
 
+cdef inline void taken_by_consumer(const netstack *s, tcp_flow *t, uint32_t n) noexcept nogil:
+    cdef uint64_t limit = t.rcv_limit + 2 * <uint64_t> n
+
+    t.rcv_limit = <uint32_t> limit if limit < s.limits.flow_rx_bytes else s.limits.flow_rx_bytes
+
+
 cdef uint32_t offer(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
     """Let the consumer take what it wants; how many bytes that were."""
     cdef uint32_t taken
@@ -186,6 +199,7 @@ cdef uint32_t offer(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t leng
     if taken > length:
         taken = length
     t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    taken_by_consumer(s, t, taken)
     return taken
 
 
@@ -423,15 +437,20 @@ cdef bint receive_segment(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t 
 
 
 # -- the consumer --
+cdef inline uint32_t open_space(const tcp_flow *t) noexcept nogil:
+    """What may come beyond what is parked."""
+    cdef uint32_t space = t.rcv_space if t.rcv_space < t.rcv_limit else t.rcv_limit
+
+    return space - t.parked if space > t.parked else 0
+
+
 cdef void window_update(netstack *s, tcp_flow *t) noexcept nogil:
     """Tell the peer that the window opened, if that is worth a packet."""
-    cdef uint32_t shown = t.rcv_edge - t.rcv_nxt, now, most = s.limits.flow_rx_bytes
+    cdef uint32_t shown = t.rcv_edge - t.rcv_nxt, now, most = t.rcv_limit
 
     if t.state < TCP_ESTABLISHED or t.flags & TF_FIN_RECEIVED:
         return
-    now = t.rcv_space - t.parked if t.rcv_space > t.parked else 0
-    if now > most:
-        now = most
+    now = open_space(t)
     if now <= shown:
         return
     if now - shown >= 2 * <uint32_t> t.mss or (shown < t.mss and now >= t.mss) or \
@@ -496,6 +515,7 @@ cdef uint32_t receive_copy(netstack *s, tcp_flow *t, uint8_t *out, uint32_t leng
             t.rx_blocks -= 1
             slab_put(&s.slab, index)
     t.parked -= done
+    taken_by_consumer(s, t, done)
     if done:
         unblock(s, t)
     return done
@@ -503,11 +523,9 @@ cdef uint32_t receive_copy(netstack *s, tcp_flow *t, uint8_t *out, uint32_t leng
 
 cdef uint32_t receive_window(netstack *s, tcp_flow *t) noexcept nogil:
     cdef uint32_t shown = t.rcv_edge - t.rcv_nxt, window, used = s.slab.used
-    cdef uint32_t most = s.limits.flow_rx_bytes, step
+    cdef uint32_t most = t.rcv_limit, step
 
-    window = t.rcv_space - t.parked if t.rcv_space > t.parked else 0
-    if window > most:
-        window = most
+    window = open_space(t)
     if used > s.slab.blocks - s.slab.blocks // 20:
         window = 0
     elif used > s.slab.blocks - s.slab.blocks // 4 and \

@@ -27,7 +27,7 @@ One that is not explained may have been needed, and then the reduction was. DSAC
 come a round trip later, so this holds until the next reduction.
 """
 
-from libc.stdint cimport UINT16_MAX, int32_t, int64_t, uint32_t
+from libc.stdint cimport UINT16_MAX, int32_t, int64_t, uint16_t, uint32_t
 from libc.string cimport memset
 
 from cext.netstack.flow cimport at_or_after, tcp_ready
@@ -49,7 +49,7 @@ cdef enum:
     DUPLICATE_THRESHOLD = 3
     REORDER_PERSIST = 16
     REORDER_MULT_MAX = 16
-    MIN_RTT_WINDOW_MS = 300000
+    MIN_RTT_WINDOW = 293  # in 1024 ms: five minutes
     DELAYED_ACK_MS = 200  # the worst that a peer is expected to do
     PROBE_WITHOUT_RTT_MS = 1000
     FOR_EVER = 0x7fffffff
@@ -61,9 +61,10 @@ cdef void recovery_rtt(netstack *s, tcp_flow *t, uint32_t rtt_us) noexcept nogil
 
     if rtt_us == 0:
         return
-    if rtt_us <= t.min_rtt_us or s.now_ms - t.min_rtt_ms > MIN_RTT_WINDOW_MS:
+    if rtt_us <= t.min_rtt_us or \
+            <uint16_t> ((s.now_ms >> 10) - t.min_rtt_at) > MIN_RTT_WINDOW:
         t.min_rtt_us = rtt_us
-        t.min_rtt_ms = s.now_ms
+        t.min_rtt_at = <uint16_t> (s.now_ms >> 10)
     if rtt_us > 60000000:
         rtt_us = 60000000
     if t.srtt_us == 0:
@@ -166,7 +167,7 @@ cdef void undo(netstack *s, tcp_flow *t) noexcept nogil:
         t.cwnd = t.prior_cwnd
     if t.ssthresh < t.prior_ssthresh:
         t.ssthresh = t.prior_ssthresh
-    congestion_undone(t)
+    congestion_undone(s, t)
     t.undo_point = 0
     t.flags &= ~<uint32_t> TF_FORCE_RETRANSMIT
     t.dupacks = 0

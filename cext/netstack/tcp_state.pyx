@@ -51,6 +51,7 @@ cdef enum:
     DEFAULT_MSS_V6 = 1220
     LEAST_MSS = 88  # below it headers cost more than data: nobody honest asks for that
     TIMESTAMP_LEN = 12
+    FIRST_WINDOW = 65536
     EVICT_LOOK = 64  # flows that a search for somebody to evict looks at
     EVICT_IDLE_MS = 10000  # nobody who was heard of since then has to go
 
@@ -115,6 +116,9 @@ cdef tcp_flow *tcp_new(netstack *s, const flow_tuple *tuple, uint32_t peer) noex
     t.time_head = t.time_tail = t.lost_head = t.lost_tail = t.sack_hint = NS_NIL
     t.ooo_head = t.ooo_tail = t.parked_head = t.parked_tail = NS_NIL
     t.min_rtt_us = 0xffffffffu
+    t.rcv_limit = s.limits.flow_rx_bytes
+    if t.rcv_limit > FIRST_WINDOW:
+        t.rcv_limit = FIRST_WINDOW
     t.reorder_mult = 1
     t.last_rx_ms = s.now_ms
     t.user_timeout_s = <uint16_t> s.limits.user_timeout_s

@@ -422,6 +422,7 @@ cdef class Stack:
             "rto_ms": tcp_rto_ms(self.s, t), "min_rtt_us": t.min_rtt_us,
             "snd_una": t.snd_una, "snd_nxt": t.snd_nxt, "write_seq": t.write_seq,
             "snd_wnd": t.snd_wnd, "rcv_nxt": t.rcv_nxt, "rcv_edge": t.rcv_edge,
+            "rcv_limit": t.rcv_limit,
             "pipe": tcp_pipe(t), "sacked": t.sacked, "lost": t.lost,
             "retransmitted": t.retransmitted, "parked": t.parked, "rx_blocks": t.rx_blocks,
             "tx_blocks": t.tx_blocks, "rate_kbyte_s": t.rate_kbyte_s, "timer": t.timer,

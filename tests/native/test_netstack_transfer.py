@@ -144,6 +144,103 @@ def test_everything_follows_from_the_seed() -> None:
     assert runs[0] == runs[1]
 
 
+# -- start-up and windows --
+def clean_path(rate_mbit: float, rtt_ms: float, buffers: float, **arguments: object) -> Network:
+    """One bottleneck from a to b; its queue holds so many bandwidth-delay products."""
+    net = network(**arguments)
+    net.impair("ba", delay_ms=rtt_ms / 2)
+    net.impair(
+        "ab", delay_ms=rtt_ms / 2, rate_mbit=rate_mbit,
+        queue_bytes=int(rate_mbit * rtt_ms * 125 * buffers),
+    )  # fmt: skip
+    return net
+
+
+# Mbit/s, RTT ms, queue in bandwidth-delay products
+STARTS = [
+    (100, 200, 1.0),
+    (100, 50, 1.0),
+    (20, 50, 1.0),
+    (20, 20, 1.0),
+    (1000, 2, 1.0),
+    (5, 100, 1.0),
+]
+
+
+@pytest.mark.parametrize(("rate_mbit", "rtt_ms", "buffers"), STARTS)
+def test_slow_start_ends_when_the_path_is_full(
+    rate_mbit: float, rtt_ms: float, buffers: float
+) -> None:
+    """A train of ACKs half a round trip long ends it: hardly a queue, hardly a loss."""
+    net = clean_path(rate_mbit, rtt_ms, buffers)
+    handle = net.a.app_connect(SERVER, 1 << 28)
+    product = rate_mbit * rtt_ms * 125
+    net.run(2 * rtt_ms / 1000)
+    while (info := net.a.info(handle)) and info["ssthresh"] > 1 << 28:
+        net.run(rtt_ms / 1000)
+        assert net.now_ns < 10**15 + 20 * rtt_ms * 10**6
+    assert info
+    assert 0.9 * product < info["cwnd"] < 1.8 * product
+    net.run(5 * rtt_ms / 1000)
+    _, lost, _ = net.link_status()["ab"]
+    assert lost * 1420 < 0.02 * product
+
+
+def test_an_application_that_trickles_stays_in_slow_start() -> None:
+    """Its ACKs come without a gap as well, but cwnd is not what limits it."""
+    a = Stack(seed=1)
+    b = Stack(addresses=("10.0.0.2",), seed=2)
+    b.listen(80)
+    net = Network(a, b)
+    net.impair(delay_ms=25)
+    handle = a.connect(SERVER)
+    net.run(1)
+    for _ in range(300):
+        a.send(handle, b"x" * 100)
+        net.run(0.001)
+    info = a.info(handle)
+    assert info is not None
+    assert info["ssthresh"] > 1 << 28
+
+
+def test_the_receive_window_grows_and_never_limits() -> None:
+    """It begins at 64 KB, and a download is as fast as with all of it from the start."""
+    times = []
+    for largest in (1 << 22, 1 << 24):
+        net = clean_path(100, 200, 1.0, flow_rx_bytes=largest, ram_bytes=1 << 30)
+        net.b.app_set(space=1 << 24)
+        handle = net.a.app_connect(SERVER, 5_000_000)
+        net.run(0.25)
+        info = net.a.info(handle)
+        assert info is not None
+        assert info["snd_wnd"] == 65535
+        windows = []
+        while net.a.app_status()["finished"] == 0:
+            net.run(0.05, until_finished=1)
+            if info := net.a.info(handle):
+                windows.append(info["snd_wnd"])
+                assert info["recovery"] != "open" or info["pipe"] <= info["snd_wnd"] - 1368 or (
+                    info["snd_wnd"] >= largest - (1 << 16)
+                )  # fmt: skip
+        assert max(windows) > 2_000_000
+        times.append(net.now_ns)
+    assert times[0] == times[1]
+
+
+def test_a_consumer_that_takes_nothing_was_promised_little() -> None:
+    stack = Stack(addresses=("10.0.0.2",), seed=2, ram_bytes=1 << 26)
+    stack.listen(80, space=1 << 22)
+    stack.take = lambda handle, length: 0
+    net = Network(Stack(seed=1, native=True), stack)
+    net.impair(delay_ms=10, rate_mbit=100)
+    for _ in range(8):
+        net.a.app_connect(SERVER, 1 << 22)
+    net.run(20)
+    usage = stack.usage()
+    assert 8 * 60_000 <= usage["blocks"] * usage["block_bytes"] <= 8 * 72_000
+    assert stack.check() == 0
+
+
 # -- throughput --
 ROWS = [
     # rate Mbit/s, delay one way ms, buffer in bandwidth-delay products, loss, reordering
