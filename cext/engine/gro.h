@@ -49,11 +49,13 @@
  * @data:	Whole IP packet; the header of a group's first one gets rewritten
  * @len:	Its length by the IP header
  * @next:	Following packet of its group, GRO_NONE at the end
+ * @peer:	Number of the peer that sent it, 0 for one of our own
  */
 struct gro_packet {
 	uint8_t *data;
 	uint16_t len;
 	uint16_t next;
+	uint32_t peer;
 };
 
 /**

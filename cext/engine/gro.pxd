@@ -15,6 +15,7 @@ cdef extern from "engine/gro.h" nogil:
         uint8_t *data
         uint16_t length "len"
         uint16_t next
+        uint32_t peer
 
     struct gro_group:
         uint16_t first

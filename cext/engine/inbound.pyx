@@ -22,7 +22,13 @@ from cext.engine.core cimport (
 from cext.engine.gro cimport GRO_PACKETS_MAX, gro_batch
 from cext.host.features cimport HOST_MMSG
 from cext.host.udp cimport udp_buffer, udp_family, udp_receive
-from cext.wireguard.device cimport WG_IN_DELIVER, WG_IN_OPEN, wg_drops, wg_inbound
+from cext.wireguard.device cimport (
+    WG_IN_DELIVER,
+    WG_IN_OPEN,
+    wg_drops,
+    wg_inbound,
+    wg_peer_number,
+)
 from cext.wireguard.receive cimport wg_receive_finish, wg_receive_prepare
 
 cdef enum:
@@ -62,6 +68,7 @@ cdef void finish(engine_core *core, uint64_t now_ns) noexcept nogil:
         core.statistics.rx_bytes += packet.length
         batch.packets[batch.packet_count].data = packet.payload
         batch.packets[batch.packet_count].length = packet.length
+        batch.packets[batch.packet_count].peer = wg_peer_number(packet.peer)
         batch.packet_count += 1
         if batch.packet_count == GRO_PACKETS_MAX:
             deliver(core, now_ns)

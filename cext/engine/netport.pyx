@@ -141,9 +141,10 @@ cdef bint is_ours(relay *r, const uint8_t *packet, uint32_t length) noexcept nog
     return listens(s, tuple.local_port)
 
 
-cdef void take(relay *r, uint64_t now_ns, const uint8_t *packet, uint32_t length) noexcept nogil:
+cdef void take(relay *r, uint64_t now_ns, const uint8_t *packet, uint32_t length,
+               uint32_t peer) noexcept nogil:
     if not r.sending:
-        ns_input(r.stack, now_ns, packet, length, 0)
+        ns_input(r.stack, now_ns, packet, length, peer)
     elif length <= sizeof(r.deferred):
         memcpy(r.deferred, packet, length)
         r.deferred_len = length
@@ -155,7 +156,8 @@ cdef void deliver(void *context, uint64_t now_ns, gro_batch *batch) noexcept nog
     cdef unsigned int i, left = 0
     for i in range(batch.packet_count):
         if core.port == NULL or is_ours(r, batch.packets[i].data, batch.packets[i].length):
-            take(r, now_ns, batch.packets[i].data, batch.packets[i].length)
+            take(r, now_ns, batch.packets[i].data, batch.packets[i].length,
+                 batch.packets[i].peer)
         else:
             batch.packets[left] = batch.packets[i]
             left += 1

@@ -79,6 +79,7 @@ cdef void answer(engine_core *core, uint64_t now_ns, size_t length) noexcept nog
         return
     batch.packets[0].data = core.icmp
     batch.packets[0].length = <uint32_t>length
+    batch.packets[0].peer = 0
     batch.packet_count = 1
     if core.stack != NULL:
         core.stack.deliver(core.stack.context, now_ns, batch)

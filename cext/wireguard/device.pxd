@@ -115,6 +115,8 @@ cdef void wg_peer_get_status(const wg_device *dev, uint64_t now_ns, const wg_pee
 cdef bint wg_peer_next_allowed_ip(const wg_device *dev, const wg_peer *peer,
                                   uint32_t *cursor, wg_prefix *prefix) noexcept nogil
 cdef const uint8_t *wg_peer_public_key(const wg_peer *peer) noexcept nogil
+# Never 0: what lies above keeps fairness by it.
+cdef uint32_t wg_peer_number(const wg_peer *peer) noexcept nogil
 cdef const endpoint *wg_peer_endpoint(const wg_peer *peer) noexcept nogil
 cdef bint wg_next_event(wg_device *dev, wg_event *event) noexcept nogil
 # The caller may count its own drops in the same table.

@@ -448,6 +448,8 @@ cdef wg_peer *wg_peer_add(wg_device *dev, const uint8_t *public_key, int *error)
     peer.timestamp_sent = dev.timestamp_highest
     peer_append(dev, LIST_ALL, peer)
     dev.peer_count += 1
+    dev.last_peer_number += 1
+    peer.number = dev.last_peer_number
     enter(dev, peer)
     return peer
 
@@ -597,6 +599,10 @@ cdef bint wg_peer_next_allowed_ip(const wg_device *dev, const wg_peer *peer,
 
 cdef const uint8_t *wg_peer_public_key(const wg_peer *peer) noexcept nogil:
     return peer.remote.public_key
+
+
+cdef uint32_t wg_peer_number(const wg_peer *peer) noexcept nogil:
+    return peer.number
 
 
 cdef const endpoint *wg_peer_endpoint(const wg_peer *peer) noexcept nogil:

@@ -72,6 +72,7 @@ struct wg_link {
  * @timestamp_seen:	TAI64N of the peer's last initiation
  * @completed_ns:	When the last handshake was complete, 0 for never
  * @staged_first:	Oldest staged packet, STAGED_NONE when none
+ * @number:		Of this peer alone while it lives, never 0
  */
 struct wg_peer {
 	struct wg_keypair *current;
@@ -93,6 +94,7 @@ struct wg_peer {
 	uint32_t staged_last;
 	uint32_t staged_count;
 	uint32_t allowed_first;
+	uint32_t number;
 	struct wg_link links[WG_LIST_COUNT];
 	uint64_t last_handshake_sent_ns;
 	uint64_t last_initiation_ns;
@@ -166,6 +168,7 @@ struct wg_device {
 	struct allowed_ips allowed_ips;
 	struct wg_list lists[WG_LIST_COUNT];
 	uint32_t peer_count;
+	uint32_t last_peer_number;
 
 	struct wg_peer **heap;
 	uint32_t heap_len;

@@ -276,6 +276,7 @@ cdef extern from "wireguard/state.h" nogil:
         uint32_t staged_last
         uint32_t staged_count
         uint32_t allowed_first
+        uint32_t number
         wg_link links[3]
         uint64_t last_handshake_sent_ns
         uint64_t last_initiation_ns
@@ -310,6 +311,7 @@ cdef extern from "wireguard/state.h" nogil:
         allowed_ips allowed_ips
         wg_list lists[3]
         uint32_t peer_count
+        uint32_t last_peer_number
         wg_peer **heap
         uint32_t heap_len
         uint32_t heap_capacity
