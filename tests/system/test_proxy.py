@@ -20,9 +20,10 @@ from tests.support.agent import PROGRAM
 from tests.support.peers import ROOT
 from tests.support.userspace_pair import Node, Pair, echo, tcp_server
 from wantastic.config.model import DnsConfig, DnsServer, HostPort
+from wantastic.device.dns_message import make_query, parse_answer
 from wantastic.device.userspace import TunnelNet
 from wantastic.proxy.credentials import Credentials
-from wantastic.proxy.names import Names, make_query, parse_answer
+from wantastic.proxy.names import Names
 from wantastic.proxy.servers import Dialler, ForwardListener, HttpListener, Socks5Listener
 from wantastic.proxy.target import Target
 

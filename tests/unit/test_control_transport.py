@@ -26,7 +26,9 @@ from tests.support.control_peers import (
     raw_server,
     server_context,
 )
+from wantastic.control import grpcio_transport
 from wantastic.control.diagnose import diagnose
+from wantastic.control.dial import dial as connected
 from wantastic.control.methods import ERROR_TRAILER
 from wantastic.control.transport import (
     Address,
@@ -40,7 +42,8 @@ from wantastic.control.transport import (
 
 DAY = timedelta(days=1)
 PATH = "/AuthService/GetConfiguration"
-LIBRARIES = ("grpcio", "grpclib")
+# "relayed" is grpcio on its way around a default route into the tunnel.
+LIBRARIES = ("grpcio", "grpclib", "relayed")
 LIMITS = Limits(connect_s=5.0, message_bytes=100_000)
 both = pytest.mark.parametrize("library", LIBRARIES)
 
@@ -56,7 +59,18 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 async def dial(
     library: Any, port: int, secure: Tls | None = None, limits: Limits = LIMITS
 ) -> Transport:
-    return await load(library)(Address("127.0.0.1", port), "control.example", secure, limits)
+    connect = load("grpcio", lambda: 1) if library == "relayed" else load(library)
+    return await connect(Address("127.0.0.1", port), "control.example", secure, limits)
+
+
+@pytest.fixture(autouse=True)
+def _without_privilege(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root may set a mark: the relay is tested without one here, in a namespace elsewhere."""
+
+    async def unmarked(address: Address, mark: int) -> Any:
+        return await connected(address)
+
+    monkeypatch.setattr(grpcio_transport, "dial", unmarked)
 
 
 async def failing_call(library: str, port: int, timeout_s: float = 5.0) -> StatusError:
@@ -160,17 +174,19 @@ def test_deadline_and_cancelled_stream(library: str) -> None:
     run(main())
 
 
+async def hang(request: bytes, context: Any) -> bytes:
+    await asyncio.sleep(60)
+    return b""
+
+
+async def forever(request: bytes, context: Any) -> Any:
+    yield b"first"
+    await asyncio.sleep(60)
+
+
 @both
 def test_server_that_goes_away_under_a_call_and_a_stream(library: str) -> None:
     async def main() -> None:
-        async def hang(request: bytes, context: Any) -> bytes:
-            await asyncio.sleep(60)
-            return b""
-
-        async def forever(request: bytes, context: Any) -> Any:
-            yield b"first"
-            await asyncio.sleep(60)
-
         async with grpc_server({PATH: hang}, {"/w": forever}) as (port, server):
             transport = await dial(library, port)
             replies = transport.stream("/w", b"", ())
@@ -184,6 +200,39 @@ def test_server_that_goes_away_under_a_call_and_a_stream(library: str) -> None:
                 assert caught.value.status in ("UNAVAILABLE", "CANCELLED")
             with pytest.raises((StatusError, ConnectFailed)):
                 await transport.unary(PATH, b"", (), 2)
+            await transport.close()
+
+    run(main())
+
+
+@both
+def test_closing_the_connection_fails_its_calls_and_does_not_cancel_their_tasks(
+    library: str,
+) -> None:
+    """A refresh that fails drops the connection under the stream, which has to go on."""
+
+    async def main() -> None:
+        async with grpc_server({PATH: hang}, {"/w": forever}) as (port, _):
+            transport = await dial(library, port)
+            replies = transport.stream("/w", b"", ())
+            assert await anext(replies) == b"first"
+            waiting = [
+                asyncio.ensure_future(transport.unary(PATH, b"", (), 10)),
+                asyncio.ensure_future(anext(replies)),  # type: ignore[arg-type]
+            ]
+            await asyncio.sleep(0.1)
+            await transport.close()
+            for call in waiting:
+                with pytest.raises(StatusError) as caught:
+                    await call
+                assert caught.value.status == "UNAVAILABLE"
+            # One that is cancelled itself still is.
+            transport = await dial(library, port)
+            own = asyncio.ensure_future(transport.unary(PATH, b"", (), 10))
+            await asyncio.sleep(0.1)
+            own.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await own
             await transport.close()
 
     run(main())

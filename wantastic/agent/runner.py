@@ -294,9 +294,14 @@ class AgentService(Service):
             random=random.random,
             unix=self._unix_s,
             clock_floor_unix_s=BUILD_UNIX_NS / 1e9,
+            outside=uplink.Outside(self._outer_mark, self._world.resolver.resolve),
         )
         conductor.server = self._uplink
         await self._uplink.run()
+
+    def _outer_mark(self) -> int:
+        """Return the mark that keeps packets out of the tunnel; 0: none is needed."""
+        return self.device.engine.status().fwmark
 
     # -- What happens -----------------------------------------------------------------
 

@@ -11,10 +11,10 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from wantastic.agent.conductor import Conductor, describe
 from wantastic.config.model import Config, HostPort
@@ -23,13 +23,14 @@ from wantastic.control.backoff import RECONNECT, Backoff
 from wantastic.control.client import AuthClient, Server
 from wantastic.control.configuration import Received, clean
 from wantastic.control.device_flow import DeviceFlow, Prompt, sign_in
+from wantastic.control.dial import no_mark
 from wantastic.control.enrol import read_token_file
 from wantastic.control.errors import ControlError, LocalError
 from wantastic.control.https import HttpsClient
 from wantastic.control.plane import ControlPlane, Facts, Options, SignIn
 from wantastic.control.prompt import render_prompt
 from wantastic.control.report import ApplyReport
-from wantastic.control.resolve import Resolver
+from wantastic.control.resolve import Resolver, host_lookup
 from wantastic.control.tls import read_roots
 from wantastic.control.transport import load
 from wantastic.store.store import Store
@@ -51,6 +52,23 @@ class Enrolment:
     auth_url: str = ""
     token: str = field(default="", repr=False)
     token_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """How to stay outside the tunnel."""
+
+    mark: Callable[[], int] = no_mark
+    """What packets need to be kept out of the tunnel just now; 0: nothing."""
+    resolve: Callable[[str, int], Awaitable[tuple[str, ...]]] | None = None
+    """Name lookup that carries a mark."""
+
+    async def lookup(self, name: str) -> list[str]:
+        """Ask the host's resolver, or around it when it would ask inside the tunnel. OSError."""
+        mark = self.mark()
+        if not mark or self.resolve is None:
+            return await host_lookup(name)
+        return list(await self.resolve(name, mark))
 
 
 class StoreMemory:
@@ -81,6 +99,7 @@ class Uplink:
         random: Callable[[], float],
         unix: Callable[[], float],
         clock_floor_unix_s: float,
+        outside: Outside,
     ) -> None:
         self._config = config
         self._enrolment = enrolment
@@ -91,6 +110,8 @@ class Uplink:
         self._random = random
         self._unix = unix
         self._clock_floor_unix_s = clock_floor_unix_s
+        self._outside = outside
+        self._client: AuthClient | None = None
         self._plane: ControlPlane | None = None
         self._report: ApplyReport | None = None
         self._token_stamp: tuple[int, int] | None = None
@@ -104,7 +125,10 @@ class Uplink:
             self._plane.report(report)
 
     def register_key(self, current: bytes, coming: bytes) -> None:
-        task = asyncio.ensure_future(self._register_key(current, coming))
+        self._spawn(self._register_key(current, coming))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -136,6 +160,8 @@ class Uplink:
         if self._plane is None:
             return
         self._conductor.clock_offset(self._plane.clock_offset_s)
+        if self._client:
+            self._spawn(self._client.follow_mark())
         if not self._plane.is_registered and self._token_file_changed():
             self.read_token_again()
 
@@ -185,13 +211,14 @@ class Uplink:
         def clock_is_wrong() -> bool:
             return plane is not None and plane.clock_is_wrong()
 
-        resolver = Resolver(StoreMemory(self._store))
-        client = AuthClient(
+        resolver = Resolver(StoreMemory(self._store), self._outside.lookup)
+        client = self._client = AuthClient(
             Server(self._enrolment.server, roots, auth.server_name, auth.insecure),
-            load(auth.transport),
+            load(auth.transport, self._outside.mark),
             resolver,
             identity=identity,
             clock_is_wrong=clock_is_wrong,
+            mark=self._outside.mark,
         )
         token = self._token()
         self._log.hide(token)
@@ -253,7 +280,9 @@ class Uplink:
         insecure = self._config.auth.insecure
         # What the gRPC server is verified against may not be what a web server is.
         web_roots = roots or (b"" if insecure else read_roots(""))
-        http = HttpsClient(web_roots, resolver, clock_is_wrong=clock_is_wrong)
+        http = HttpsClient(
+            web_roots, resolver, clock_is_wrong=clock_is_wrong, mark=self._outside.mark
+        )
 
         async def ask() -> str:
             plane = self._plane

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from wantastic.config.model import HostPort
 from wantastic.control import wire
 from wantastic.control.diagnose import diagnose
+from wantastic.control.dial import Mark, no_mark
 from wantastic.control.errors import ControlError, LocalError, RemoteError
 from wantastic.control.methods import AUTHORIZATION, PREFIXES, Method
 from wantastic.control.resolve import Resolver
@@ -78,6 +79,7 @@ class AuthClient:
         identity: Callable[[], tuple[bytes, bytes]] = lambda: (b"", b""),
         clock_is_wrong: Callable[[], bool] = lambda: False,
         limits: Limits | None = None,
+        mark: Mark = no_mark,
     ) -> None:
         server.check()
         self._server = server
@@ -86,6 +88,8 @@ class AuthClient:
         self._identity = identity
         self._clock_is_wrong = clock_is_wrong
         self._limits = limits or Limits()
+        self._mark = mark
+        self._marked = 0
         self._transport: Transport | None = None
         self._lock = asyncio.Lock()
         self._prefix = 0
@@ -143,6 +147,11 @@ class AuthClient:
         if transport is not None:
             await transport.close()
 
+    async def follow_mark(self) -> None:
+        """Drop a connection that a new default route would lead into the tunnel."""
+        if self._transport is not None and self._mark() != self._marked:
+            await self.close()
+
     def _path(self, name: str) -> str:
         return PREFIXES[self._prefix] + name
 
@@ -185,6 +194,7 @@ class AuthClient:
     async def _dial(self) -> Transport:
         addresses = await self._resolver.addresses(self._server.at)
         tls = self._tls()
+        self._marked = self._mark()
         for address in addresses:
             try:
                 transport = await self._connect(address, self._server.authority, tls, self._limits)
@@ -192,7 +202,8 @@ class AuthClient:
                 continue
             self.address = address
             return transport
-        why = await diagnose(addresses[0], tls, clock_is_wrong=self._clock_is_wrong())
+        wrong = self._clock_is_wrong()
+        why = await diagnose(addresses[0], tls, clock_is_wrong=wrong, mark=self._mark())
         if why.code == "tls_client_refused":
             self.without_certificate = True
         raise why

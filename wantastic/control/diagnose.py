@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from typing import Final
 
+from wantastic.control.dial import dial
 from wantastic.control.errors import LocalError, TransportError
 from wantastic.control.tls import client_context, explain
 from wantastic.control.transport import Address, Tls
@@ -23,7 +24,12 @@ _PORTAL: Final = (b" 200", b" 301", b" 302", b" 303", b" 307", b" 308", b" 511")
 
 
 async def diagnose(
-    address: Address, tls: Tls | None, *, clock_is_wrong: bool = False, timeout_s: float = 10.0
+    address: Address,
+    tls: Tls | None,
+    *,
+    clock_is_wrong: bool = False,
+    timeout_s: float = 10.0,
+    mark: int = 0,
 ) -> TransportError | LocalError:
     """Return why no gRPC connection to `address` comes about."""
     name = tls.server_name if tls else str(address)
@@ -33,8 +39,7 @@ async def diagnose(
         async with asyncio.timeout(timeout_s):
             context = client_context(tls) if tls else None
             reader, writer = await asyncio.open_connection(
-                address.host,
-                address.port,
+                sock=await dial(address, mark),
                 ssl=context,
                 server_hostname=tls.server_name if tls else None,
             )
@@ -52,7 +57,7 @@ async def diagnose(
     except ssl.SSLError as error:
         found = explain(error, name, clock_is_wrong=clock_is_wrong)
         if found.code == "tls":
-            return await _maybe_plaintext(address, name, timeout_s) or found
+            return await _maybe_plaintext(address, name, timeout_s, mark) or found
         return found
     except ConnectionRefusedError:
         return TransportError("refused", f"Nothing listens on {address}")
@@ -97,11 +102,13 @@ def _answer(name: str, data: bytes) -> TransportError:
     return TransportError("not_grpc", f"{name} does not speak HTTP/2")
 
 
-async def _maybe_plaintext(address: Address, name: str, timeout_s: float) -> TransportError | None:
+async def _maybe_plaintext(
+    address: Address, name: str, timeout_s: float, mark: int
+) -> TransportError | None:
     """Return what stands behind a port that does not speak TLS, if it is a web server."""
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(address.host, address.port)
+            reader, writer = await asyncio.open_connection(sock=await dial(address, mark))
             try:
                 request = f"GET / HTTP/1.0\r\nHost: {name}\r\n\r\n".encode("ascii", "replace")
                 found = _answer(name, await _first_bytes(reader, writer, request))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import binascii
 import logging
-import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -29,6 +28,7 @@ from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 from multidict import MultiDict
 
+from wantastic.control.dial import dial
 from wantastic.control.methods import ERROR_TRAILER
 from wantastic.control.tls import client_context
 from wantastic.control.transport import (
@@ -151,7 +151,9 @@ class _Channel(Channel):
         raise ConnectFailed("the connection is gone")
 
 
-async def connect(address: Address, authority: str, tls: Tls | None, limits: Limits) -> Transport:
+async def connect(
+    address: Address, authority: str, tls: Tls | None, limits: Limits, mark: int = 0
+) -> Transport:
     """Open one connection and wait for the server's SETTINGS. ConnectFailed."""
     config = Configuration(
         _keepalive_time=limits.keepalive_s,
@@ -172,9 +174,7 @@ async def connect(address: Address, authority: str, tls: Tls | None, limits: Lim
         async with asyncio.timeout(limits.connect_s):
             transport, protocol = await asyncio.get_running_loop().create_connection(
                 lambda: _Protocol(_Handler(), config, h2_config),
-                address.host,
-                address.port,
-                family=socket.AF_INET6 if address.is_ipv6 else socket.AF_INET,
+                sock=await dial(address, mark),
                 ssl=context,
                 server_hostname=tls.server_name if tls else None,
             )

@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from wantastic.config.model import HostPort
+from wantastic.control.dial import Mark, dial, no_mark
 from wantastic.control.errors import ControlError, LocalError, RemoteError, TransportError
 from wantastic.control.resolve import Resolver
 from wantastic.control.tls import client_context, explain
@@ -92,11 +93,13 @@ class HttpsClient:
         *,
         clock_is_wrong: Callable[[], bool] = lambda: False,
         timeout_s: float = TIMEOUT_S,
+        mark: Mark = no_mark,
     ) -> None:
         self._roots_pem = roots_pem
         self._resolver = resolver
         self._clock_is_wrong = clock_is_wrong
         self._timeout_s = timeout_s
+        self._mark = mark
 
     async def post(self, url: Url, form: dict[str, str]) -> Answer:
         """Send a form. ControlError when no HTTP answer came."""
@@ -132,8 +135,7 @@ class HttpsClient:
     async def _exchange(self, address: Address, url: Url, request: bytes) -> Answer:
         tls = Tls(url.at.host, self._roots_pem) if url.secure else None
         reader, writer = await asyncio.open_connection(
-            address.host,
-            address.port,
+            sock=await dial(address, self._mark()),
             ssl=client_context(tls, "http/1.1") if tls else None,
             server_hostname=tls.server_name if tls else None,
             limit=MAX_HEAD_BYTES,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -107,18 +107,33 @@ class Connect(Protocol):
     ) -> Transport: ...
 
 
-def load(name: TransportName) -> Connect:
-    """Import the chosen library and return its way to connect; LocalError when it is missing."""
+def load(name: TransportName, mark: Callable[[], int] = lambda: 0) -> Connect:
+    """Import the chosen library and return its way to connect; LocalError when it is missing.
+
+    `mark` says at each connection which mark keeps it out of the tunnel; 0: none needed.
+    """
     if name in ("auto", "grpcio") and importlib.util.find_spec("grpc") is not None:
         # Its own log goes to stderr past ours, and its traces show metadata: tokens.
         os.environ["GRPC_VERBOSITY"] = "NONE"
         os.environ.pop("GRPC_TRACE", None)
         from wantastic.control import grpcio_transport
 
-        return grpcio_transport.connect
+        return _marked(grpcio_transport.connect, mark)
     if name in ("auto", "grpclib") and importlib.util.find_spec("grpclib") is not None:
         from wantastic.control import grpclib_transport
 
-        return grpclib_transport.connect
+        return _marked(grpclib_transport.connect, mark)
     wanted = "gRPC library" if name == "auto" else name
     raise LocalError("no_transport", f"This executable has no {wanted}")
+
+
+def _marked(
+    connect: Callable[[Address, str, Tls | None, Limits, int], Awaitable[Transport]],
+    mark: Callable[[], int],
+) -> Connect:
+    async def connect_outside(
+        address: Address, authority: str, tls: Tls | None, limits: Limits
+    ) -> Transport:
+        return await connect(address, authority, tls, limits, mark())
+
+    return connect_outside

@@ -180,7 +180,7 @@ class PeerDirector:
 
     async def _resolve(self, key: bytes, keeper: EndpointKeeper) -> None:
         name = keeper.place.host
-        found = await self._resolver.resolve(name)
+        found = await self._resolver.resolve(name, self._engine.status().fwmark)
         if self._keepers.get(key) is not keeper:
             return
         if not found:

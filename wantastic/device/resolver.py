@@ -1,6 +1,8 @@
 """Host names to addresses, outside the tunnel, by the host's own resolver.
 
-The lookup runs on a thread of its own, because getaddrinfo() blocks, for half a minute
+While a default route leads into the tunnel, the host's resolver would ask inside it: the
+host's name servers are asked directly then (outside.py), and the resolver for want of an
+answer. The lookup runs on a thread of its own, because getaddrinfo() blocks, for half a minute
 where no server answers. The thread is a daemon: ending the agent does not wait for it.
 """
 
@@ -12,17 +14,20 @@ import socket
 import threading
 from typing import Protocol
 
+from wantastic.device.outside import lookup_outside
+
 
 class Resolver(Protocol):
     """Resolves a name; an empty tuple when that fails, whatever the reason."""
 
-    async def resolve(self, name: str) -> tuple[str, ...]: ...
+    async def resolve(self, name: str, mark: int = 0) -> tuple[str, ...]:
+        """`mark` is that of the tunnel's outer packets; 0: nothing leads into the tunnel."""
 
 
 class SystemResolver:
     """getaddrinfo()."""
 
-    async def resolve(self, name: str) -> tuple[str, ...]:
+    async def resolve(self, name: str, mark: int = 0) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[str, ...]] = loop.create_future()
 
@@ -31,7 +36,7 @@ class SystemResolver:
                 answer.set_result(found)
 
         def work() -> None:
-            found = lookup(name)
+            found = (mark and lookup_outside(name, mark)) or lookup(name)
             # The loop may be closed by now: nobody is waiting any more.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, found)

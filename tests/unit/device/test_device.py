@@ -40,7 +40,7 @@ class FakeResolver:
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    async def resolve(self, name: str) -> tuple[str, ...]:
+    async def resolve(self, name: str, mark: int = 0) -> tuple[str, ...]:
         self.asked.append(name)
         return self.names.get(name, ())
 
