@@ -66,7 +66,7 @@ EVENT_SOURCE_LOST: Final[int]  # our source address disappeared; routing chooses
 EVENT_TIMESTAMP_FLOOR: Final[int]  # the saved TAI64N floor is near; value: unix ns to save
 EVENT_INNER_CLOSED: Final[int]  # the TUN device or the inner port went away; value: errno
 EVENT_SOCKET_ERROR: Final[int]  # the UDP socket failed; value: errno
-EVENT_DIALLED: Final[int]  # Userspace.dialled() has something
+EVENT_DIALLED: Final[int]  # Userspace.dialled() or asked_names() has something
 
 class Engine:
     event_fd: int

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/relay_names.h"
 #include "host/stream.h"
 #include "netstack/stack.h"
 #include "wire/endpoint.h"
@@ -36,7 +37,9 @@
  * UDP.  A forward of a port in the tunnel has one connected host socket for each
  * flow.  An association is one bound host socket of many flows: each datagram
  * goes to the fixed target, with a flow for each client (port forward), or to
- * where its SOCKS header says, for the one client (RFC 1928, 7).  They end when
+ * where its SOCKS header says, for the one client (RFC 1928, 7); what names mean
+ * there, the interpreter is asked (relay_names.h).  A flow of the interpreter's own
+ * has one end of its socket pair, as that of a forward has its socket.  They end when
  * the netstack says that they were idle.  Datagrams that find no slot, no room or
  * no sense are dropped, as UDP may.
  *
@@ -50,7 +53,7 @@ enum relay_kind {
 	RELAY_TCP,
 	RELAY_TCP_LISTENER,
 	RELAY_UDP_LISTENER,
-	RELAY_UDP,		/* of a listener: @fd is its own */
+	RELAY_UDP,		/* of a listener or the interpreter: @fd is its own */
 	RELAY_UDP_CLIENT,	/* of an association: sends through the parent's @fd */
 	RELAY_ASSOCIATION,	/* SOCKS, or with @to a port forward */
 };
@@ -140,12 +143,14 @@ struct relay_flow {
  * @ready_head: Flows with work left, oldest first
  * @finished:	Ring of ids whose dial ended, @count + 1 slots
  * @announced:	EVENT_DIALLED is on its way
+ * @asks:	Names wait for the interpreter, and EVENT_DIALLED is not on its way
  * @space:	Receive space of an open flow
  * @used:	Slots taken
  * @requests:	Id of the flow that connects for a request of the stack, by the request's
  *		index; @request_count of them
  * @listeners:	Ids of the TCP listeners, @listener_count of them
  * @fresh:	UDP flows of listeners that the stack does not know as ours yet
+ * @names:	Of SOCKS datagrams
  * @deferred:	ICMP error that came while packets of the stack were being sent
  */
 struct relay {
@@ -161,6 +166,7 @@ struct relay {
 	uint32_t finished_head;
 	uint32_t finished_tail;
 	bool announced;
+	bool asks;
 	uint32_t space;
 	uint32_t used;
 	uint32_t *requests;
@@ -169,6 +175,7 @@ struct relay {
 	uint32_t listener_count;
 	uint32_t fresh[RELAY_NEW_UDP];
 	uint32_t fresh_count;
+	struct relay_names names;
 	bool sending;
 	uint32_t deferred_len;
 	uint8_t deferred[1280];

@@ -96,6 +96,7 @@ cdef void break_off(relay *r, relay_flow *f) noexcept nogil:
 
 cdef void announce(relay *r) noexcept nogil:
     if not r.announced:
+        r.asks = False
         r.announced = event_put(r.events, EVENT_DIALLED, NULL, 0)
         # Somebody waits for this very connection.
         event_tell(r.events)
@@ -439,7 +440,7 @@ cdef bint relay_sockets(relay *r, bint ready) noexcept nogil:
             break_off(r, f)
         elif f.state == RELAY_OPEN:
             pump(r, f)
-    if not r.announced and r.finished_head != r.finished_tail:
+    if not r.announced and (r.asks or r.finished_head != r.finished_tail):
         announce(r)
     return r.ready_head != RELAY_NONE
 

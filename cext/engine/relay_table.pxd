@@ -7,6 +7,32 @@ from cext.netstack.layout cimport netstack, ns_limits
 from cext.wire.endpoint cimport endpoint
 
 
+cdef extern from "engine/relay_names.h" nogil:
+    enum:
+        RELAY_NAME_OFFSET
+
+    struct relay_name:
+        uint8_t address[16]
+        uint8_t family
+
+    struct relay_held:
+        uint32_t association
+        uint8_t data[2048]
+
+    struct relay_names:
+        pass
+
+    const relay_name *names_find(const relay_names *n, const uint8_t *name, uint8_t length,
+                                 uint64_t now_ns)
+    bint names_hold(relay_names *n, uint32_t association, const uint8_t *data, uint32_t length)
+    const uint8_t *names_next_asked(relay_names *n)
+    void names_learn(relay_names *n, const uint8_t *name, uint8_t length, uint8_t family,
+                     const uint8_t *address, uint64_t until_ns)
+    const relay_held *names_release(relay_names *n, const uint8_t *name, uint8_t length,
+                                    uint16_t *datagram_len)
+    void names_forget(relay_names *n)
+
+
 cdef extern from "engine/relay.h" nogil:
     const uint32_t RELAY_NONE
     const uint64_t RELAY_LISTENER_USER
@@ -70,6 +96,7 @@ cdef extern from "engine/relay.h" nogil:
         uint32_t finished_tail
         uint32_t ready_head
         bint announced
+        bint asks
         uint32_t space
         uint32_t used
         uint32_t *requests
@@ -78,6 +105,7 @@ cdef extern from "engine/relay.h" nogil:
         uint32_t listener_count
         uint32_t fresh[64]
         uint32_t fresh_count
+        relay_names names
         bint sending
         uint32_t deferred_len
         uint8_t deferred[1280]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Datagrams between the netstack and sockets of the host. Native thread only.
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from cext.engine.relay_table cimport relay, relay_flow
 from cext.netstack.layout cimport ns_datagram, ns_event
@@ -21,5 +21,11 @@ cdef int relay_forward_udp(relay *r, uint16_t port, const endpoint *to,
 # at the address (and port, if not 0) of `client`.
 cdef int relay_associate(relay *r, const endpoint *local, const endpoint *target,
                          const endpoint *client, uint32_t *id) noexcept nogil
+# Join a UDP flow to `to` in the tunnel and a datagram socket, which is ours if this gives 0.
+cdef int relay_open_udp(relay *r, const endpoint *to, int fd, uint32_t *id) noexcept nogil
+# What a name of SOCKS datagrams means; `address` NULL, of none: it has none. What waited
+# for it is sent.
+cdef void relay_learn_name(relay *r, const uint8_t *name, uint8_t length, const endpoint *address,
+                           uint64_t until_ns) noexcept nogil
 # End a forward, whose flows stay, or an association with all of its flows.
 cdef void relay_udp_close(relay *r, relay_flow *f) noexcept nogil

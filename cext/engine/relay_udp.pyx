@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP between the netstack and sockets of the host: forwards and SOCKS associations.
 
+    own          a flow and one end of a socket pair of the interpreter's
     forward      tunnel port -> a flow each -> a connected socket each -> the host's target
     association  a bound socket -> by client (port forward) or by the destination in the
-                 SOCKS header -> a flow each; answers go back over the bound socket
+                 SOCKS header -> a flow each; answers go back over the bound socket.
+                 A name that is not known yet waits: see relay_names.h
 """
 
-from libc.errno cimport EADDRINUSE, EAGAIN, ECONNREFUSED, ENOBUFS
+from libc.errno cimport EADDRINUSE, EAGAIN, ECONNREFUSED, ENETUNREACH, ENOBUFS
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from cext.base.endian cimport load_be16, store_be16
 from cext.engine.relay_table cimport (
     RELAY_ASSOCIATION, RELAY_CLIENTS, RELAY_DATAGRAM_BYTES, RELAY_HAS_CLIENT, RELAY_HAS_TARGET,
-    RELAY_LISTENER_USER, RELAY_NEW_UDP, RELAY_NONE, RELAY_OPEN, RELAY_TURN_DATAGRAMS, RELAY_UDP,
-    RELAY_UDP_CLIENT, RELAY_UDP_LISTENER, relay, relay_find, relay_flow, relay_free, relay_id,
-    relay_queue, relay_take,
+    RELAY_LISTENER_USER, RELAY_NAME_OFFSET, RELAY_NEW_UDP, RELAY_NONE, RELAY_OPEN,
+    RELAY_TURN_DATAGRAMS, RELAY_UDP, RELAY_UDP_CLIENT, RELAY_UDP_LISTENER, names_find, names_hold,
+    names_learn, names_release, relay, relay_find, relay_flow, relay_free, relay_held, relay_id,
+    relay_name, relay_queue, relay_take,
 )
+from cext.host.clock cimport clock_now_ns
 from cext.host.stream cimport (
     datagram_bind, datagram_connect, datagram_port, datagram_receive, datagram_send,
     stream_close, stream_watch,
@@ -35,6 +39,7 @@ from cext.wire.endpoint cimport WT_AF_INET, WT_AF_INET6, endpoint
 cdef enum:
     PROTOCOL_UDP = 17
     SOCKS_V4 = 1
+    SOCKS_NAME = 3
     SOCKS_V6 = 4
     SOCKS_V4_LEN = 10
     SOCKS_V6_LEN = 22
@@ -229,13 +234,36 @@ cdef relay_flow *client_of(relay *r, relay_flow *association, const endpoint *ke
     return f
 
 
-cdef uint32_t parse_socks(const uint8_t *data, uint32_t length, endpoint *to) noexcept nogil:
-    """Length of the header, 0 for what must be dropped: fragments, names, nonsense."""
+cdef bint find_name(relay *r, const uint8_t *data, uint32_t length, uint32_t association,
+                    endpoint *to) noexcept nogil:
+    """Fill in what the name in a header means; False where nothing can be sent now."""
+    cdef const relay_name *known = names_find(
+        &r.names, data + RELAY_NAME_OFFSET, data[RELAY_NAME_OFFSET - 1], clock_now_ns())
+    if known == NULL:
+        if names_hold(&r.names, association, data, length):
+            r.asks = True
+        return False
+    to.family = known.family
+    memcpy(to.address, known.address, 16)
+    return known.family != 0
+
+
+cdef uint32_t parse_socks(relay *r, const uint8_t *data, uint32_t length, uint32_t association,
+                          endpoint *to) noexcept nogil:
+    """Length of the header, 0 for what must be dropped: fragments, nonsense, no such name."""
     cdef uint32_t header
-    if length < SOCKS_V4_LEN or data[0] | data[1] | data[2]:
+    if length < RELAY_NAME_OFFSET or data[0] | data[1] | data[2]:
         return 0
     memset(to, 0, sizeof(endpoint))
-    if data[3] == SOCKS_V4:
+    if data[3] == SOCKS_NAME:
+        header = <uint32_t>RELAY_NAME_OFFSET + data[RELAY_NAME_OFFSET - 1] + 2
+        if header == RELAY_NAME_OFFSET + 2 or length < header:
+            return 0
+        to.port = load_be16(data + header - 2)
+        if not find_name(r, data, length, association, to):
+            return 0
+        return header if is_host(to) else 0
+    if data[3] == SOCKS_V4 and length >= SOCKS_V4_LEN:
         header = SOCKS_V4_LEN
         to.family = WT_AF_INET
     elif data[3] == SOCKS_V6 and length >= SOCKS_V6_LEN:
@@ -249,7 +277,7 @@ cdef uint32_t parse_socks(const uint8_t *data, uint32_t length, endpoint *to) no
 
 
 cdef void from_client(relay *r, relay_flow *association, const endpoint *source,
-                      uint32_t length) noexcept nogil:
+                      const uint8_t *data, uint32_t length) noexcept nogil:
     cdef endpoint to
     cdef relay_flow *f
     cdef ns_datagram d
@@ -265,13 +293,13 @@ cdef void from_client(relay *r, relay_flow *association, const endpoint *source,
             association.flags |= RELAY_HAS_CLIENT
         if association.to.port != source.port:
             return
-        header = parse_socks(r.datagram, length, &to)
+        header = parse_socks(r, data, length, relay_id(r, association), &to)
         if header == 0:
             return
         f = client_of(r, association, &to, &to)
     if f == NULL:
         return
-    d.data = r.datagram + header
+    d.data = data + header
     d.len = length - header
     d.sequence = 0
     d.ttl = 0
@@ -293,7 +321,7 @@ cdef void relay_udp_read(relay *r, relay_flow *f) noexcept nogil:
                 ns_refuse_datagram(r.stack, f.handle, NS_REFUSE_PORT)
             continue
         if f.kind == RELAY_ASSOCIATION:
-            from_client(r, f, &source, <uint32_t>n)
+            from_client(r, f, &source, r.datagram, <uint32_t>n)
             continue
         d.data = r.datagram
         d.len = <uint32_t>n
@@ -320,6 +348,47 @@ cdef int relay_forward_udp(relay *r, uint16_t port, const endpoint *to,
     f.handle = <uint32_t>result
     f.to = to[0]
     return 0
+
+
+cdef int relay_open_udp(relay *r, const endpoint *to, int fd, uint32_t *id) noexcept nogil:
+    cdef relay_flow *f = relay_take(r, RELAY_UDP)
+    cdef flow_tuple tuple
+    cdef int error
+    if f == NULL:
+        return -ENOBUFS
+    id[0] = relay_id(r, f)
+    tuple_to(&tuple, to)
+    if ns_open_datagram(r.stack, &tuple, PROTOCOL_UDP, 0, id[0], &f.handle) != NS_OK:
+        relay_free(r, f)
+        return -ENETUNREACH
+    error = stream_watch(r.set, fd, id[0])
+    if error:
+        ns_close(r.stack, f.handle)
+        relay_free(r, f)
+        return error
+    f.fd = fd
+    f.state = RELAY_OPEN
+    return 0
+
+
+cdef void relay_learn_name(relay *r, const uint8_t *name, uint8_t length, const endpoint *address,
+                           uint64_t until_ns) noexcept nogil:
+    cdef const relay_held *held
+    cdef relay_flow *association
+    cdef endpoint client
+    cdef uint16_t datagram_len = 0
+    if address != NULL:
+        names_learn(&r.names, name, length, <uint8_t>address.family, address.address, until_ns)
+    else:
+        names_learn(&r.names, name, length, 0, NULL, until_ns)
+    while True:
+        held = names_release(&r.names, name, length, &datagram_len)
+        if held == NULL:
+            return
+        association = relay_find(r, held.association)
+        if association != NULL and association.kind == RELAY_ASSOCIATION:
+            client = association.to
+            from_client(r, association, &client, held.data, datagram_len)
 
 
 cdef int relay_associate(relay *r, const endpoint *local, const endpoint *target,

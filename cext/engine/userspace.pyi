@@ -41,7 +41,21 @@ class Userspace:
 
     def associate_socks(self, local: Endpoint, client: Endpoint) -> tuple[int, int]:
         """The same for one SOCKS client (RFC 1928, 7), whose port may be 0 as long as
-        nobody knows it. Datagrams to names and fragments are dropped."""
+        nobody knows it. Fragments are dropped; the first datagrams to a name wait until
+        learn_name() says what it means: EVENT_DIALLED tells that asked_names() has some."""
+
+    def open_udp(self, target: Endpoint, fd: int) -> int:
+        """Join a datagram socket, which is taken over, whatever happens, and a flow of
+        datagrams to a numeric address in the tunnel; return its id. It ends when idle."""
+
+    def asked_names(self) -> list[bytes]:
+        """Return and forget names that SOCKS clients sent to, as they wrote them."""
+
+    def learn_name(self, name: bytes, address: str | None, ttl_s: int) -> None:
+        """Say where a name's datagrams go for so long; None: nowhere."""
+
+    def forget_names(self) -> None:
+        """Ask for every name again."""
 
     def close(self, flow: int) -> None:
         """Reset a connection, or end a forward, whose connections stay. Unknown ids, of

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from cpython.bytes cimport PyBytes_AS_STRING
 
@@ -27,8 +27,13 @@ from cext.engine.relay cimport (
     relay_forward_tcp,
     relay_splice,
 )
-from cext.engine.relay_table cimport RELAY_EARLY_BYTES, relay
-from cext.engine.relay_udp cimport relay_associate, relay_forward_udp
+from cext.engine.relay_table cimport (
+    RELAY_EARLY_BYTES, names_forget, names_next_asked, relay,
+)
+from cext.engine.relay_udp cimport (
+    relay_associate, relay_forward_udp, relay_learn_name, relay_open_udp,
+)
+from cext.host.clock cimport clock_now_ns
 from cext.netstack.layout cimport NS_ADDRESSES_MAX, address_from_v4, ns_statistics
 from cext.wire.endpoint cimport endpoint
 from cext.wireguard.device cimport wg_memory_bytes
@@ -48,6 +53,8 @@ cdef struct wish:
     uint32_t early_len
     uint8_t addresses[16 * 16]
     uint32_t address_count
+    uint8_t name[256]
+    uint64_t until_ns
     uint32_t results
     uint32_t ids[RESULTS_MAX]
     int errors[RESULTS_MAX]
@@ -105,6 +112,31 @@ cdef int command_associate(void *core, void *argument) noexcept nogil:
     cdef wish *w = <wish *>argument
     return relay_associate(<relay *>(<engine_core *>core).relay, &w.local,
                            NULL if w.is_socks else &w.to, &w.to, &w.id)
+
+
+cdef int command_open_udp(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    return relay_open_udp(<relay *>(<engine_core *>core).relay, &w.to, w.fd, &w.id)
+
+
+cdef int command_asked_name(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    cdef const uint8_t *name = names_next_asked(&(<relay *>(<engine_core *>core).relay).names)
+    if name != NULL:
+        memcpy(w.name, name, <size_t>name[0] + 1)
+    return name != NULL
+
+
+cdef int command_learn_name(void *core, void *argument) noexcept nogil:
+    cdef wish *w = <wish *>argument
+    relay_learn_name(<relay *>(<engine_core *>core).relay, w.name + 1, w.name[0],
+                     &w.to if w.to.family else NULL, clock_now_ns() + w.until_ns)
+    return 0
+
+
+cdef int command_forget_names(void *core, void *argument) noexcept nogil:
+    names_forget(&(<relay *>(<engine_core *>core).relay).names)
+    return 0
 
 
 cdef int command_close(void *core, void *argument) noexcept nogil:
@@ -253,6 +285,39 @@ cdef class Userspace:
         w.to.port = client[1]
         w.is_socks = True
         return self.bind(&w, local)
+
+    def open_udp(self, target, int fd):
+        cdef wish w
+        try:
+            fill_endpoint(&w.to, target)
+            w.fd = fd
+            self.engine.checked(command_open_udp, &w, f"{target[0]}:{target[1]}")
+        except BaseException:
+            os.close(fd)
+            raise
+        return w.id
+
+    def asked_names(self):
+        cdef wish w
+        found = []
+        while self.engine.checked(command_asked_name, &w):
+            found.append((<char *>w.name)[1:1 + w.name[0]])
+        return found
+
+    def learn_name(self, bytes name, address, ttl_s):
+        cdef wish w
+        if not 0 < len(name) < 256:
+            raise ValueError(f"name: {len(name)} bytes, 1 to 255 are possible")
+        memset(&w.to, 0, sizeof(w.to))
+        if address is not None:
+            fill_endpoint(&w.to, (address, 1, 0))
+        w.name[0] = <uint8_t>len(name)
+        memcpy(w.name + 1, PyBytes_AS_STRING(name), w.name[0])
+        w.until_ns = <uint64_t>max(1, ttl_s) * 1000000000
+        self.engine.checked(command_learn_name, &w)
+
+    def forget_names(self):
+        self.engine.checked(command_forget_names, NULL)
 
     def close(self, uint32_t flow):
         cdef wish w

@@ -67,6 +67,7 @@ class LeftNet(TunnelNet):
         self.stack = node.stack
         self.addresses = (node.v4, node.v6)
         self._waiting = {}
+        self.name_asked = lambda name: None
 
 
 @asynccontextmanager

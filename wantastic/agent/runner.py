@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import random
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from wantastic.config.parse import Parsed
 from wantastic.control.configuration import NOT_REGISTERED, Received
 from wantastic.control.credentials import Credentials
 from wantastic.control.enrol import token_argument
-from wantastic.control.errors import ControlError
+from wantastic.control.errors import ControlError, LocalError
 from wantastic.control.rotation import Journal
 from wantastic.device.device import StartError
 from wantastic.device.service import Plan, Service, World, real_world
@@ -325,6 +326,9 @@ class AgentService(Service):
         self._follow_access()
         return done
 
+    def _new_access(self, net: TunnelNet) -> LocalAccess:
+        return LocalAccess(net, self.conditions, self.log, dns_context)
+
     def _follow_access(self) -> None:
         """Bring proxies and forwards to the configuration in force."""
         if self._access:
@@ -379,6 +383,17 @@ class AgentService(Service):
         if self._uplink:
             more["control"] = self._uplink.status()
         return more
+
+
+def dns_context() -> ssl.SSLContext:
+    """Return a context for DNS over TLS; ValueError when there are no roots to trust."""
+    from wantastic.control.tls import client_context, read_roots
+    from wantastic.control.transport import Tls
+
+    try:
+        return client_context(Tls("", read_roots("")), alpn="dot")
+    except LocalError as error:
+        raise ValueError(error.reason) from None
 
 
 def _import_uplink() -> ModuleType:

@@ -32,16 +32,29 @@ def skip_name(message: bytes, at: int) -> int:
     raise ValueError("a name that does not end")
 
 
+def is_answer(message: bytes, query: bytes) -> bool:
+    """Return whether a message answers this very question."""
+    return (
+        len(message) >= len(query)
+        and message[:2] == query[:2]
+        and bool(message[2] & 0x80)
+        and message[12 : len(query)].lower() == query[12:].lower()
+    )
+
+
+def is_truncated(message: bytes) -> bool:
+    """Return whether an answer says that it is not whole."""
+    return bool(message[2] & 0x02)
+
+
 def parse_answer(message: bytes, query: bytes) -> tuple[list[str], int]:
     """Return addresses and their time to live in seconds; ValueError when it is no answer.
 
     Aliases are followed by the server, which lists them: every address in the answer
     section is an answer to the one question.
     """
-    if len(message) < len(query) or message[:2] != query[:2] or not message[2] & 0x80:
+    if not is_answer(message, query):
         raise ValueError("no answer to this question")
-    if message[12 : len(query)].lower() != query[12:].lower():
-        raise ValueError("an answer to another question")
     _, flags, questions, answers, _, _ = _HEAD.unpack_from(message)
     if flags & 0x0200 or questions != 1 or flags & 15 not in (0, 3):
         raise ValueError("the server did not answer")

@@ -2,9 +2,12 @@
 
     dial() -> flow id -> splice(flow, socket)      the native thread moves the bytes
                       -> open_connection()         the same, into a socket pair of ours
+    open_datagrams()                               UDP, into a socket pair of ours
 
 A dial ends by EVENT_DIALLED, which the owner of the engine's events passes to
-on_event(). A dial that nobody waits for any more is closed when its result comes.
+on_event(). A dial that nobody waits for any more is closed when its result comes. The
+same event brings names that SOCKS clients send datagrams to; name_asked() gets them and
+answers with learn_name().
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cext.engine.engine import EVENT_DIALLED, Endpoint, EngineStopped
@@ -30,6 +36,7 @@ class TunnelNet:
     def __init__(self, engine: Engine, addresses: tuple[str, ...]) -> None:
         self.stack = Userspace(engine, addresses)
         self.addresses = addresses
+        self.name_asked: Callable[[bytes], None] = lambda name: self.learn_name(name, None, 1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
 
     def set_addresses(self, addresses: tuple[str, ...]) -> None:
@@ -39,7 +46,7 @@ class TunnelNet:
             self.addresses = addresses
 
     def on_event(self, event: Event) -> None:
-        """Tell those who wait how their dials ended."""
+        """Tell those who wait how their dials ended, and ask for names."""
         if event.kind != EVENT_DIALLED:
             return
         for flow, error in self.stack.dialled():
@@ -51,6 +58,17 @@ class TunnelNet:
                 waiter.set_exception(OSError(error, os.strerror(error)))
             else:
                 waiter.set_result(None)
+        for name in self.stack.asked_names():
+            self.name_asked(name)
+
+    def learn_name(self, name: bytes, address: str | None, ttl_s: int) -> None:
+        """Say where SOCKS datagrams to a name go for so long; None: nowhere."""
+        with suppress(EngineStopped):
+            self.stack.learn_name(name, address, ttl_s)
+
+    def forget_names(self) -> None:
+        """Have every name asked for again."""
+        self.stack.forget_names()
 
     async def dial(self, host: str, port: int, timeout_s: float = DIAL_TIMEOUT_S) -> int:
         """Connect to an address in the tunnel; return the flow for splice() or close().
@@ -101,10 +119,34 @@ class TunnelNet:
         """Bind a UDP port at `host` for one SOCKS client; return the flow and the port."""
         return self.stack.associate_socks(Endpoint(host, 0), Endpoint(client, client_port))
 
+    @contextmanager
+    def open_datagrams(self, host: str, port: int) -> Iterator[socket.socket]:
+        """Yield a socket whose datagrams go to an address in the tunnel, and back.
+
+        It is not blocking: for asyncio's sock_sendall() and sock_recv().
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours:
+            flow = self.stack.open_udp(Endpoint(host, port), theirs.detach())
+            try:
+                ours.setblocking(False)
+                yield ours
+            finally:
+                self.close(flow)
+
     async def open_connection(
-        self, host: str, port: int, timeout_s: float = DIAL_TIMEOUT_S
+        self,
+        host: str,
+        port: int,
+        timeout_s: float = DIAL_TIMEOUT_S,
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to an address in the tunnel; return streams as asyncio's do."""
+        """Connect to an address in the tunnel; return streams as asyncio's do.
+
+        With `tls` the peer must prove to be `server_name`: ssl.SSLError otherwise.
+        """
         flow = await self.dial(host, port, timeout_s)
         ours, theirs = socket.socketpair()
         try:
@@ -113,4 +155,6 @@ class TunnelNet:
             ours.close()
             raise
         ours.setblocking(False)
-        return await asyncio.open_connection(sock=ours)
+        return await asyncio.open_connection(
+            sock=ours, ssl=tls, server_hostname=server_name if tls else None
+        )

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from wantastic.config.model import Config, ForwardConfig, ProxyListenConfig
 from wantastic.device.userspace import TunnelNet
 from wantastic.proxy.credentials import Credentials
-from wantastic.proxy.names import Names
+from wantastic.proxy.names import Names, Tls
 from wantastic.proxy.servers import Dialler, ForwardListener, HttpListener, Socks5Listener
 from wantastic.proxy.target import Target
 from wantastic.telemetry.conditions import Conditions
@@ -54,9 +54,9 @@ def wanted_of(config: Config) -> tuple[Wanted, ...]:
 class LocalAccess:
     """The listeners of one agent."""
 
-    def __init__(self, net: TunnelNet, conditions: Conditions, log: Log) -> None:
+    def __init__(self, net: TunnelNet, conditions: Conditions, log: Log, tls: Tls) -> None:
         self._net = net
-        self._names = Names(net)
+        self._names = Names(net, tls=tls)
         self._dialler = Dialler(net, self._names)
         self._conditions = conditions
         self._log = log

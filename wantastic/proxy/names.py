@@ -1,4 +1,7 @@
-"""Names of the tunnel: DNS over TCP (RFC 7766) to the servers that the configuration names.
+"""Names of the tunnel: DNS to the servers that the configuration names, through the tunnel.
+
+    UDP, asked twice -> no answer, or one that is cut short -> TCP (RFC 7766)
+    tls://           -> TLS (RFC 7858), the certificate checked for the name behind the "#"
 
 A proxy's names are never asked of the host's resolver: that would tell others where
 its clients go, and would not know the names that only the tunnel has.
@@ -7,18 +10,37 @@ its clients go, and would not know the names that only the tunnel has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from wantastic.config.model import DnsConfig, DnsServer
-from wantastic.device.dns_message import AAAA, A, make_query, parse_answer
+from wantastic.device.dns_message import (
+    AAAA,
+    MAX_TTL_S,
+    A,
+    is_answer,
+    is_truncated,
+    make_query,
+    parse_answer,
+)
 from wantastic.device.userspace import TunnelNet
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 6.0
+# How long a datagram's answer is waited for, then the second one's.
+DATAGRAM_S = (1.0, 1.5)
+DATAGRAM_BYTES = 4096
+# What has no address may have one soon.
+NOTHING_TTL_S = 5
 CACHE_ENTRIES = 256
+
+Tls: TypeAlias = Callable[[], ssl.SSLContext]
+"""Makes a context that checks certificates; OSError or ValueError where that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +52,15 @@ class _Known:
 class Names:
     """The resolver of the proxies."""
 
-    def __init__(self, net: TunnelNet, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        net: TunnelNet,
+        clock: Callable[[], float] = time.monotonic,
+        tls: Tls = ssl.create_default_context,
+    ) -> None:
         self.config = DnsConfig()
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
         self._net = net
         self._clock = clock
         self._known: dict[str, _Known] = {}
@@ -41,6 +70,7 @@ class Names:
         if config != self.config:
             self.config = config
             self._known.clear()
+            self._net.forget_names()
 
     def _servers(self, name: str) -> tuple[DnsServer, ...]:
         """Return the servers of the longest domain that has some."""
@@ -51,16 +81,19 @@ class Names:
 
     async def resolve(self, name: str) -> tuple[str, ...]:
         """Return addresses of the families that the tunnel has; OSError when there are none."""
+        return (await self.look_up(name))[0]
+
+    async def look_up(self, name: str) -> tuple[tuple[str, ...], int]:
+        """Return the addresses, and how many seconds they hold."""
         for known, addresses in self.config.records:
             if known == name:
-                return addresses
+                return addresses, MAX_TTL_S
         found = self._known.get(name)
-        if found and found.until_s > self._clock():
-            return found.addresses
-        servers = [server for server in self._servers(name) if not server.tls_name]
+        if found and (left_s := found.until_s - self._clock()) > 0:
+            return found.addresses, max(1, int(left_s))
         kinds = [A] if any("." in a for a in self._net.addresses) else []
         kinds += [AAAA] if any(":" in a for a in self._net.addresses) else []
-        for server in servers:
+        for server in self._servers(name):
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     answers = await asyncio.gather(*(self._ask(server, name, k) for k in kinds))
@@ -73,17 +106,46 @@ class Names:
             while len(self._known) >= CACHE_ENTRIES:
                 del self._known[next(iter(self._known))]
             self._known[name] = _Known(addresses, self._clock() + ttl_s)
-            return addresses
+            return addresses, ttl_s
         raise OSError(errno.EHOSTUNREACH, f"{name} has no address in the tunnel")
 
     async def _ask(self, server: DnsServer, name: str, kind: int) -> tuple[list[str], int]:
         query = make_query(int.from_bytes(os.urandom(2), "big"), name, kind)
+        message = None
+        if not server.tls_name:
+            message = await self._by_datagram(server, query)
+        if message is None or is_truncated(message):
+            message = await self._by_stream(server, query)
+        return parse_answer(message, query)
+
+    async def _by_datagram(self, server: DnsServer, query: bytes) -> bytes | None:
+        """Return an answer over UDP; None when none came. Each question has its own port."""
+        loop = asyncio.get_running_loop()
+        with self._net.open_datagrams(server.address.host, server.address.port) as ours:
+            for wait_s in DATAGRAM_S:
+                await loop.sock_sendall(ours, query)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        while True:
+                            message = await loop.sock_recv(ours, DATAGRAM_BYTES)
+                            # What answers nothing that was asked must not end the wait.
+                            if is_answer(message, query):
+                                return message
+        return None
+
+    async def _by_stream(self, server: DnsServer, query: bytes) -> bytes:
+        if server.tls_name and self._context is None:
+            self._context = self._tls()
         reader, writer = await self._net.open_connection(
-            server.address.host, server.address.port, TIMEOUT_S
+            server.address.host,
+            server.address.port,
+            TIMEOUT_S,
+            tls=self._context if server.tls_name else None,
+            server_name=server.tls_name,
         )
         try:
             writer.write(len(query).to_bytes(2, "big") + query)
             size = int.from_bytes(await reader.readexactly(2), "big")
-            return parse_answer(await reader.readexactly(size), query)
+            return await reader.readexactly(size)
         finally:
             writer.close()

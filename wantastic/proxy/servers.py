@@ -19,9 +19,9 @@ from abc import ABC, abstractmethod
 from wantastic.device.userspace import TunnelNet
 from wantastic.proxy import http, socks5
 from wantastic.proxy.credentials import Credentials
-from wantastic.proxy.names import Names
+from wantastic.proxy.names import NOTHING_TTL_S, Names
 from wantastic.proxy.opening import State
-from wantastic.proxy.target import Target
+from wantastic.proxy.target import Target, parse_host
 
 MAX_OPENING = 256
 OPENING_S = 30.0
@@ -52,6 +52,8 @@ class Dialler:
     def __init__(self, net: TunnelNet, names: Names) -> None:
         self.net = net
         self.names = names
+        self._asked: set[asyncio.Task[None]] = set()
+        net.name_asked = self._name_asked
 
     async def addresses(self, target: Target) -> tuple[str, ...]:
         """Return where a target is; OSError for what nobody may reach this way."""
@@ -60,6 +62,25 @@ class Dialler:
         if not good:
             raise OSError(errno.EACCES, f"{target.host} is no address of a tunnel")
         return good
+
+    def _name_asked(self, name: bytes) -> None:
+        """A SOCKS client sent a datagram to a name that the native thread does not know."""
+        task = asyncio.get_running_loop().create_task(self._learn(name))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _learn(self, name: bytes) -> None:
+        address, ttl_s = None, NOTHING_TTL_S
+        try:
+            host = parse_host(name.decode("ascii"))
+            if Target(host, 0).address:
+                found: tuple[str, ...] = (host,)
+            else:
+                found, ttl_s = await self.names.look_up(host)
+            address = next((a for a in found if is_allowed(a)), None)
+        except (OSError, ValueError):
+            ttl_s = NOTHING_TTL_S
+        self.net.learn_name(name, address, ttl_s)
 
     async def dial(self, target: Target) -> int:
         """Connect to the first address that answers; OSError of the last one otherwise."""
