@@ -17,3 +17,5 @@ cdef relay *netport_detach(engine_core *core) noexcept nogil
 # 16 bytes each, v4 as ::ffff:a.b.c.d; those of before that are not among them go.
 cdef int netport_set_addresses(engine_core *core, const uint8_t *addresses,
                                uint32_t count) noexcept nogil
+# -EMSGSIZE: larger than what the blocks were made for.
+cdef int netport_set_mtu(engine_core *core, uint32_t mtu) noexcept nogil

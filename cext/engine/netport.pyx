@@ -11,6 +11,7 @@ An ICMP error about a packet that is being sent would re-enter the stack while i
 hands out packets; one such error is kept until they are sent, others are lost.
 """
 
+from libc.errno cimport EMSGSIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort
 from libc.string cimport memcmp, memcpy, memset
@@ -33,12 +34,12 @@ from cext.host.loop cimport loop_forget, loop_watch
 from cext.netstack.flow cimport flow_find
 from cext.netstack.ip cimport ip_addresses, ip_is_ours
 from cext.netstack.layout cimport (
-    NS_BATCH_MAX, NS_NIL, flow_tuple, netstack, ns_host, ns_limits,
+    NS_BATCH_MAX, NS_NIL, NS_OK, flow_tuple, netstack, ns_host, ns_limits,
     ns_packet, syn_request, tcp_flow, time_wait, udp_flow,
 )
 from cext.netstack.stack cimport (
     ns_add_address, ns_create, ns_default_limits, ns_destroy, ns_input, ns_input_end,
-    ns_next_packets, ns_poll, ns_poll_at, ns_remove_address,
+    ns_next_packets, ns_poll, ns_poll_at, ns_remove_address, ns_set_mtu,
 )
 from cext.wire.ip cimport IP_PROTOCOL_TCP, IP_PROTOCOL_UDP, UDP_LEN, ip_info, ip_parse
 from cext.wire.vnet cimport vnet_header
@@ -51,6 +52,10 @@ cdef enum:
     # Of what there is; tables take the rest.
     SLAB_PARTS = 5
     SLAB_OF = 8
+    # The stack's limits; blocks are made for an MTU that may grow to this.
+    STACK_MTU_MIN = 576
+    STACK_MTU_MAX = 9000
+    STACK_MTU_ROOM = 1500
 
 
 # -- life --
@@ -76,7 +81,8 @@ cdef relay *netport_create(engine_core *core, size_t available, uint32_t mtu) no
     cdef uint64_t slab = <uint64_t>available * SLAB_PARTS // SLAB_OF
     if slab < SLAB_MIN:
         return NULL
-    ns_default_limits(&limits, slab * RAM_PER_SLAB, mtu)
+    mtu = min(max(mtu, <uint32_t>STACK_MTU_MIN), <uint32_t>STACK_MTU_MAX)
+    ns_default_limits(&limits, slab * RAM_PER_SLAB, max(mtu, <uint32_t>STACK_MTU_ROOM))
     r = relay_create(&limits, &core.events)
     if r == NULL:
         return NULL
@@ -91,6 +97,7 @@ cdef relay *netport_create(engine_core *core, size_t available, uint32_t mtu) no
     if r.stack == NULL or netport_memory_bytes(r) > available:
         netport_destroy(r)
         return NULL
+    ns_set_mtu(r.stack, mtu)
     return r
 
 
@@ -227,6 +234,13 @@ cdef relay *netport_detach(engine_core *core) noexcept nogil:
     core.stack = NULL
     core.relay = NULL
     return r
+
+
+cdef int netport_set_mtu(engine_core *core, uint32_t mtu) noexcept nogil:
+    cdef netstack *s = (<relay *>core.relay).stack
+    if mtu > <uint32_t>STACK_MTU_MAX or ns_set_mtu(s, max(mtu, <uint32_t>STACK_MTU_MIN)) != NS_OK:
+        return -EMSGSIZE
+    return 0
 
 
 cdef bint is_among(const uint8_t *address, const uint8_t *addresses, uint32_t n) noexcept nogil:

@@ -17,6 +17,10 @@ class Userspace:
     def set_addresses(self, addresses: tuple[str, ...]) -> None:
         """Replace them. Connections from those that are gone end by timeout."""
 
+    def set_mtu(self, mtu: int) -> None:
+        """Follow the engine's set_mtu(). OSError: larger than what the memory was laid out
+        for, which is the MTU at the start, or 1500 where that was less."""
+
     def dial_tcp(self, host: str, port: int) -> int:
         """Begin a connection to a numeric address in the tunnel; return its id. The engine's
         EVENT_DIALLED says that dialled() has something. It is never dialled for longer than

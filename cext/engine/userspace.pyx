@@ -19,6 +19,7 @@ from cext.engine.netport cimport (
     netport_destroy,
     netport_memory_bytes,
     netport_set_addresses,
+    netport_set_mtu,
 )
 from cext.engine.relay cimport (
     relay_close,
@@ -77,6 +78,10 @@ cdef int command_attach(void *core, void *made) noexcept nogil:
 cdef int command_addresses(void *core, void *argument) noexcept nogil:
     cdef wish *w = <wish *>argument
     return netport_set_addresses(<engine_core *>core, w.addresses, w.address_count)
+
+
+cdef int command_mtu(void *core, void *argument) noexcept nogil:
+    return netport_set_mtu(<engine_core *>core, (<wish *>argument).id)
 
 
 cdef int command_dial(void *core, void *argument) noexcept nogil:
@@ -213,6 +218,11 @@ cdef class Userspace:
         cdef wish w
         fill_addresses(&w, addresses)
         self.engine.checked(command_addresses, &w)
+
+    def set_mtu(self, uint32_t mtu):
+        cdef wish w
+        w.id = mtu
+        self.engine.checked(command_mtu, &w, f"mtu {mtu}")
 
     def dial_tcp(self, host, port):
         cdef wish w

@@ -23,6 +23,10 @@ cdef void ns_destroy(netstack *s) noexcept nogil
 cdef int ns_add_address(netstack *s, const uint8_t *address) noexcept nogil
 cdef int ns_remove_address(netstack *s, const uint8_t *address) noexcept nogil
 
+# Flows that are open learn of a smaller one by "packet too big". NS_INVALID: beyond what
+# the blocks were made for, or too little.
+cdef int ns_set_mtu(netstack *s, uint32_t mtu_bytes) noexcept nogil
+
 # -- driver --
 # One IP packet from the tunnel. `peer` is any number: fairness is kept per peer.
 cdef void ns_input(netstack *s, uint64_t now_ns, const uint8_t *packet, uint32_t length,

@@ -173,6 +173,15 @@ cdef netstack *ns_create(const ns_limits *limits, const ns_host *host,
     return s
 
 
+cdef int ns_set_mtu(netstack *s, uint32_t mtu_bytes) noexcept nogil:
+    cdef uint32_t used = <uint32_t> sizeof(block) + s.limits.headroom_bytes + NS_MAX_HEADERS
+
+    if not MIN_MTU <= mtu_bytes <= s.slab.block_bytes - used + IPV4_MIN_LEN + TCP_MIN_LEN:
+        return NS_INVALID
+    s.limits.mtu_bytes = mtu_bytes
+    return NS_OK
+
+
 cdef void ns_destroy(netstack *s) noexcept nogil:
     if s == NULL:
         return

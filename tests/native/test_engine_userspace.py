@@ -275,6 +275,43 @@ def test_11_a_reset_local_client_resets_the_tunnel_side(pair: Pair) -> None:
         assert seen.wait(5)
 
 
+def bounce(connection: socket.socket, data: bytes) -> bool:
+    """Whether what is sent comes back the same."""
+    sender = threading.Thread(target=connection.sendall, args=(data,))
+    sender.start()
+    got = bytearray()
+    while len(got) < len(data):
+        got += connection.recv(65536)
+    sender.join()
+    return got == data
+
+
+@pytest.mark.parametrize(
+    ("number", "host", "mtus"),
+    [(1, "10.9.0.2", (1420, 576, 1500, 700)), (2, "fd09::2", (1420, 1280, 1500, 1400))],
+)
+def test_16_the_mtu_changes_under_open_connections(
+    pair: Pair, number: int, host: str, mtus: tuple[int, ...]
+) -> None:
+    data = os.urandom(1_000_000)
+    with tcp_server(echo) as target:
+        pair.right.stack.forward_tcp(80, target)
+        with pair.left.dial(host, 80) as opened:
+            for mtu in mtus:
+                for node in (pair.left, pair.right):
+                    node.stack.set_mtu(mtu)
+                    node.engine.set_mtu(mtu)
+                assert bounce(opened, data)
+                before = pair.right.stack.statistics()["packets_in"]
+                with pair.left.dial(host, 80) as fresh:
+                    assert bounce(fresh, data)
+                packets = pair.right.stack.statistics()["packets_in"] - before
+                assert packets >= len(data) // mtu
+        for wrong in (1700, 9001):
+            with pytest.raises(OSError, match="too long"):
+                pair.left.stack.set_mtu(wrong)
+
+
 def udp_echo() -> tuple[socket.socket, Endpoint]:
     """Return a UDP socket that sends everything back in capitals."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

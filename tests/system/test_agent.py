@@ -435,3 +435,24 @@ def test_no_secret_is_logged_at_any_level(spaces: Spaces, hub: peers.Node, tmp_p
         assert secret not in device.log
         assert secret not in shown
     assert public not in device.log
+
+
+def test_the_first_proxy_comes_by_a_reload(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
+    with agent(spaces[0], tmp_path, server(hub)) as device:
+        admit(hub, device)
+        device.start()
+        assert ping(device)
+        session = handshake(device)
+        assert device.document()["interface"]["mode"] == "tun"
+        page = spaces[1].start(sys.executable, "-m", "http.server", "-b", "10.9.0.2", "8000")
+        device.config["proxy"] = {"socks5": {}}
+        device.reload()
+        fetch = ("curl", "-sS", "-m", "5", "--socks5", "127.0.0.1:1080", "http://10.9.0.2:8000/")
+        wait_for(lambda: "Directory listing" in device.space.run(*fetch, check=False))
+        found = device.document()
+        assert (found["interface"]["mode"], found["conditions"]) == ("both", [])
+        # The host's own way stays, and so does the session.
+        assert ping(device)
+        assert abs(handshake(device) - session) < 10**6
+        spaces[1].stop(page)
+        assert device.stop() == 0

@@ -52,7 +52,7 @@ def exchange(port: int, before: bytes = b"", reply: int = 0) -> bytes:
 class Agent:
     """`wantasticd -config FILE` beside a far node."""
 
-    def __init__(self, folder: Path, far: Node, more: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, far: Node, more: dict[str, Any], *flags: str) -> None:
         self.path = folder / "config.json"
         self.log_path = folder / "log"
         self.environ = os.environ | {"PYTHONPATH": str(ROOT), "WANTASTIC_RUN_DIR": str(folder)}
@@ -76,7 +76,7 @@ class Agent:
         self.write()
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*PROGRAM, "-config", str(self.path)], env=self.environ, stderr=log
+                [*PROGRAM, "-config", str(self.path), *flags], env=self.environ, stderr=log
             )
 
     def write(self) -> None:
@@ -99,7 +99,7 @@ class Agent:
 
 
 def test_proxies_and_forwards_by_configuration(tmp_path: Path) -> None:
-    socks, local, later = (free_port() for _ in range(3))
+    socks, local, later, by_flag = (free_port() for _ in range(4))
     far = Node(2)
     far.engine.set_peer(x25519_public(secret(1)), allowed_ips=("10.9.0.1/32", "fd09::1/128"))
     with tcp_server(echo) as target:
@@ -114,18 +114,24 @@ def test_proxies_and_forwards_by_configuration(tmp_path: Path) -> None:
                     {"from": "tunnel", "port": 2222, "target": f"127.0.0.1:{target.port}"},
                 ],
             },
+            *("-L", f"{by_flag}:[fd09::2]:7", "-R", f"2223:127.0.0.1:{target.port}"),
         )
         try:
-            eventually(lambda: accepts(socks) and accepts(local))
+            eventually(lambda: accepts(socks) and accepts(local) and accepts(by_flag))
             request = b"\x05\x01\x00\x05\x01\x00\x01" + bytes((10, 9, 0, 2, 0, 7))
             assert exchange(socks, request, 12) == b"through the tunnel"
             assert exchange(local) == b"through the tunnel"
+            assert exchange(by_flag) == b"through the tunnel"
+            with far.dial("fd09::1", 2223) as connection:
+                connection.sendall(b"hello")
+                assert connection.recv(100) == b"hello"
             # Into the agent: what is forwarded, and nothing else of its host.
             with far.dial("10.9.0.1", 2222) as connection:
                 connection.sendall(b"hello")
                 assert connection.recv(100) == b"hello"
             assert far.result(far.stack.dial_tcp("10.9.0.1", target.port)) != 0
-            # A forward more, another one less.
+            # A forward more, another one less, those by flag stay; another MTU.
+            agent.config["interface"]["mtu"] = 1300
             agent.config["forwards"] = [{"listen": f"127.0.0.1:{later}", "target": "[fd09::2]:7"}]
             agent.write()
             agent.process.send_signal(signal.SIGHUP)
@@ -139,6 +145,9 @@ def test_proxies_and_forwards_by_configuration(tmp_path: Path) -> None:
             status = agent.run("-status", "-config", str(agent.path), "--json")
             document = json.loads(status.stdout)
             assert document["interface"]["mode"] == "userspace", document["interface"]
+            assert "configuration read again changes=1" in agent.log_path.read_text()
+            assert exchange(by_flag) == b"through the tunnel"
+            assert document["conditions"] == [], document["conditions"]
             assert agent.end() == 0
         finally:
             agent.process.kill()

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import random
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -40,7 +39,10 @@ from wantastic.telemetry.log import Log
 from wantastic.version import BUILD_UNIX_NS
 
 if TYPE_CHECKING:
+    import ssl
+
     from wantastic.agent.uplink import Uplink
+    from wantastic.device.userspace import TunnelNet
     from wantastic.proxy.access import LocalAccess
 
 DEFAULT_SERVER: Final = HostPort("auth.wantastic.app", 443)
@@ -167,24 +169,23 @@ class AgentService(Service):
     async def start(self) -> None:
         await super().start()
         self.device.shook_hands = self._handshake
-        if self.device.net:
-            await self._start_access()
+        self._follow_access()
+        if self._access_task:
+            await self._access_task
         asyncio.get_running_loop().call_later(TICK_S, self._tick_agent)
         self._start_uplink()
 
-    async def _start_access(self) -> None:
-        """Start proxies and forwards, if this build has them."""
-        assert self.device.net is not None
+    def _new_access(self, net: TunnelNet) -> LocalAccess | None:
+        """Return what keeps proxies and forwards; None where this build has none."""
         if not find_spec("wantastic.proxy"):
             if self.config.wants_access:
                 reason = "proxy or forwards are configured, and this build has none"
                 remedy = "Use an executable that was built with them."
                 self.conditions.set("access_missing", "warning", reason, remedy, "access")
-            return
+            return None
         from wantastic.proxy.access import LocalAccess
 
-        self._access = LocalAccess(self.device.net, self.conditions, self.log)
-        await self._access.apply(self.config)
+        return LocalAccess(net, self.conditions, self.log, dns_context)
 
     def _load(self) -> bytes | None:
         """Read the file, the identity and the cache; return the private key to start with."""
@@ -326,25 +327,23 @@ class AgentService(Service):
         self._follow_access()
         return done
 
-    def _new_access(self, net: TunnelNet) -> LocalAccess:
-        return LocalAccess(net, self.conditions, self.log, dns_context)
-
     def _follow_access(self) -> None:
         """Bring proxies and forwards to the configuration in force."""
-        if self._access:
-            before, access = self._access_task, self._access
-            config = self.config
+        net = self.device.net if hasattr(self, "device") else None
+        if net is None:
+            return
+        if self._access is None:
+            self._access = self._new_access(net)
+        if self._access is None:
+            return
+        before, access, config = self._access_task, self._access, self.config
 
-            async def follow() -> None:
-                if before:
-                    await asyncio.gather(before, return_exceptions=True)
-                await access.apply(config)
+        async def follow() -> None:
+            if before:
+                await asyncio.gather(before, return_exceptions=True)
+            await access.apply(config)
 
-            self._access_task = asyncio.get_running_loop().create_task(follow())
-        elif self.config.wants_access and hasattr(self, "device") and self.device.mode == "tun":
-            remedy = "Restart the agent: it started without proxies and forwards."
-            reason = "proxy or forwards were added, which needs a new start"
-            self.conditions.set("restart_needed", "warning", reason, remedy, "access")
+        self._access_task = asyncio.get_running_loop().create_task(follow())
 
     def reload(self) -> None:
         """Read the file again and do what differs; a wrong file changes nothing."""

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from wantastic.config.values import is_interface_name
+
+if TYPE_CHECKING:
+    from wantastic.config.model import ForwardConfig, ForwardEnd
 
 
 class UsageError(Exception):
@@ -30,6 +33,7 @@ class Run:
     token: str = field(default="", repr=False)
     token_file: str = ""
     exit_node: bool = False
+    forwards: tuple[ForwardConfig, ...] = ()
     verbosity: int = 0
 
     @property
@@ -96,6 +100,8 @@ SUBCOMMANDS: dict[str, str] = {
 }
 
 VALUE_FLAGS = {"config", "auth-url", "token", "token-file", "interface"}
+# As ssh's: these may be given more than once.
+FORWARD_FLAGS: dict[str, ForwardEnd] = {"L": "local", "R": "tunnel"}
 SWITCHES = {
     "check": "check",
     "status": "status",
@@ -118,6 +124,7 @@ class _Found:
     values: dict[str, str] = field(default_factory=dict)
     switches: dict[str, int] = field(default_factory=dict)
     words: list[str] = field(default_factory=list)
+    forwards: list[tuple[str, str]] = field(default_factory=list)
 
     def has(self, name: str) -> bool:
         return name in self.switches
@@ -137,13 +144,16 @@ def _split(argv: Sequence[str]) -> _Found:
         name, equals, value = word.lstrip("-").partition("=")
         if len(word) - len(word.lstrip("-")) > 2 or not name:
             raise UsageError(f"{word[:40]} is not a flag")
-        if name in VALUE_FLAGS:
+        if name in VALUE_FLAGS or name in FORWARD_FLAGS:
             if not equals:
                 if not rest:
                     raise UsageError(f"-{name} needs a value")
                 value = rest.pop(0)
             if not value:
                 raise UsageError(f"-{name} needs a value that is not empty")
+            if name in FORWARD_FLAGS:
+                found.forwards.append((name, value))
+                continue
             if name in found.values:
                 raise UsageError(f"-{name} is given twice")
             found.values[name] = value
@@ -160,7 +170,7 @@ def _split(argv: Sequence[str]) -> _Found:
 def _unknown(name: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name, [*VALUE_FLAGS, *SWITCHES], n=1)
+    near = difflib.get_close_matches(name, [*VALUE_FLAGS, *FORWARD_FLAGS, *SWITCHES], n=1)
     return f"-{name[:40]} is not a flag" + (f"; did you mean -{near[0]}?" if near else "")
 
 
@@ -195,8 +205,30 @@ def parse_args(argv: Sequence[str], environ: Mapping[str, str]) -> Command:
 
 def _only(found: _Found, flag: str, values: set[str], switches: set[str]) -> None:
     wrong = [*(set(found.values) - values), *(set(found.switches) - switches)]
+    wrong += [name for name, _ in found.forwards]
     if wrong:
         raise UsageError(f"{flag} and -{wrong[0]} do not go together")
+
+
+def _forwards(found: _Found) -> tuple[ForwardConfig, ...]:
+    """Return what -L and -R say."""
+    if not found.forwards:
+        return ()
+    # What -version and -help can do without.
+    from wantastic.config.access import MAX_FORWARDS, parse_forward, place_of
+
+    forwards: dict[object, ForwardConfig] = {}
+    for name, text in found.forwards:
+        try:
+            forward = parse_forward(FORWARD_FLAGS[name], text)
+        except ValueError as error:
+            raise UsageError(f"-{name} {text[:80]}: {error}") from None
+        if place_of(forward) in forwards:
+            raise UsageError(f"-{name} {text[:80]}: another one listens there")
+        forwards[place_of(forward)] = forward
+    if len(forwards) > MAX_FORWARDS:
+        raise UsageError(f"{len(forwards)} forwards; at most {MAX_FORWARDS} are possible")
+    return tuple(forwards.values())
 
 
 def _run(found: _Found) -> Run:
@@ -206,6 +238,7 @@ def _run(found: _Found) -> Run:
         token=found.values.get("token", ""),
         token_file=found.values.get("token-file", ""),
         exit_node=found.has("exit-node"),
+        forwards=_forwards(found),
         verbosity=found.switches.get("v", 0) + 2 * found.switches.get("vv", 0),
     )
     if run.token == "-":

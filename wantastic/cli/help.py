@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 USAGE = """\
-Usage: wantasticd -config FILE [-exit-node] [-v]
+Usage: wantasticd -config FILE [-exit-node] [-L FORWARD] [-R FORWARD] [-v]
        wantasticd -config FILE -check [--json]
        wantasticd -status [-interface NAME] [--json]
        wantasticd -auth-url URL | -token TOKEN | -token-file PATH
@@ -21,6 +21,10 @@ Run the agent:
   -config FILE      bring up the tunnel that FILE describes; SIGHUP reads it
                     again, SIGTERM takes everything down
   -exit-node        let tunnel peers reach the internet through this device
+  -L FORWARD        a port of this host leads into the tunnel; repeatable:
+                    [udp/][ADDRESS:]PORT:TARGET:PORT, as in 8443:10.0.0.9:443
+  -R FORWARD        a port of our tunnel addresses leads to this host or its
+                    network: [udp/]PORT:TARGET:PORT, as in 22:127.0.0.1:22
   -v                log more; twice for every event
 
 Enrol this device with a control server:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 
 from wantastic.cli import exits
 from wantastic.cli.args import Run
+from wantastic.config.access import add_forwards
 from wantastic.config.errors import ConfigError
 from wantastic.config.model import Config, LogLevel
 from wantastic.telemetry.log import Log
@@ -34,6 +35,9 @@ def override_of(command: Run) -> Callable[[Config], Config]:
             config = replace(config, log=replace(config.log, level=level))
         if command.exit_node:
             config = replace(config, exit_node=replace(config.exit_node, enabled=True))
+        if command.forwards:
+            forwards = add_forwards(config.forwards, command.forwards)
+            config = replace(config, forwards=forwards)
         return config
 
     return override

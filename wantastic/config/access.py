@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from wantastic.config.model import (
     FORWARD_ENDS,
     FORWARD_PROTOCOLS,
     ForwardConfig,
+    ForwardEnd,
+    ForwardProtocol,
     HostPort,
     ProxyConfig,
     ProxyListenConfig,
 )
 from wantastic.config.reader import Table
 from wantastic.config.sections import read_host_port
-from wantastic.config.values import is_numeric
+from wantastic.config.values import is_numeric, parse_host_port
 
 MAX_FORWARDS = 32
 SOCKS_PORT = 1080
 HTTP_PORT = 8080
+# [udp/][ADDRESS:]PORT:TARGET:PORT, with IPv6 in brackets.
+_HOST = r"\[[^\[\]]*\]|[^:\[\]]*"
+_FORWARD = re.compile(rf"(?:(tcp|udp)/)?(?:({_HOST}):)?(\d+):((?:{_HOST}):\d+)", re.ASCII)
 LOOPBACK_REMEDY = 'Listen on "127.0.0.1", or give user and password.'
 
 
@@ -96,6 +103,42 @@ def read_forward(table: Table) -> ForwardConfig | None:
     return ForwardConfig(end, protocol, listen, target)
 
 
+def parse_forward(end: ForwardEnd, text: str) -> ForwardConfig:
+    """Return a forward written as `[udp/][ADDRESS:]PORT:TARGET:PORT`.
+
+    The ADDRESS is this host's, 127.0.0.1 when there is none; the port of a "tunnel"
+    forward is one of our addresses in the tunnel and has none. ValueError says what is
+    wrong.
+    """
+    found = _FORWARD.fullmatch(text)
+    if not found:
+        raise ValueError("is not of the form [udp/][ADDRESS:]PORT:TARGET:PORT")
+    protocol: ForwardProtocol = "udp" if found[1] == "udp" else "tcp"
+    if end == "tunnel" and found[2] is not None:
+        raise ValueError("has an address to listen on: it is the tunnel's own")
+    listen = parse_host_port(f"{found[2] or '127.0.0.1'}:{found[3]}", None)
+    target = parse_host_port(found[4], None)
+    if not is_numeric(listen.host):
+        raise ValueError("has a name to listen on: give an address")
+    if not is_numeric(target.host) and not (end == "local" and protocol == "tcp"):
+        raise ValueError("has a name as its target: only TCP into the tunnel may")
+    if end == "tunnel":
+        listen = HostPort("", listen.port)
+    return ForwardConfig(end, protocol, listen, target)
+
+
+def place_of(forward: ForwardConfig) -> tuple[str, str, HostPort]:
+    """Return where a forward listens: no two can be there."""
+    return forward.end, forward.protocol, forward.listen
+
+
+def add_forwards(
+    before: tuple[ForwardConfig, ...], more: Iterable[ForwardConfig]
+) -> tuple[ForwardConfig, ...]:
+    """Return both; one that listens where another did takes its place."""
+    return tuple({place_of(forward): forward for forward in (*before, *more)}.values())
+
+
 def read_forwards(root: Table) -> tuple[ForwardConfig, ...]:
     """Return the forwards; two of them cannot listen in one place."""
     found: list[ForwardConfig] = []
@@ -104,7 +147,7 @@ def read_forwards(root: Table) -> tuple[ForwardConfig, ...]:
         forward = read_forward(table)
         if forward is None:
             continue
-        place = (forward.end, forward.protocol, forward.listen)
+        place = place_of(forward)
         if place in places:
             text = f"listens where forwards[{places[place]}] does"
             root.problem(f"forwards[{index}]", text, "Use another port.")

@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
@@ -287,8 +288,7 @@ class Device:
             )
         else:
             self._conditions.clear("own_peer")
-        if self.net:
-            self.net.set_addresses(own_addresses(config))
+        self._follow_access(config)
         if not self.ifindex:
             nothing = frozenset[Any]()
             wanted = replace(wanted, addresses=nothing, routes=nothing, default_route=nothing)
@@ -306,6 +306,21 @@ class Device:
         self.peers.follow(config, self.book.endpoints)
         self._log.debug("configuration applied", changes=done, failed=len(changes) - done)
         return done
+
+    def _follow_access(self, config: Config) -> None:
+        """Connections of our own begin with the first proxy or forward, and then stay."""
+        if self.net:
+            self.net.set_addresses(own_addresses(config))
+        if not config.wants_access or self.net:
+            self._conditions.clear("userspace_failed")
+            return
+        try:
+            self._open_net(config)
+        except StartError as error:
+            self._conditions.set(error.code, "error", error.reason, error.remedy)
+            return
+        self._conditions.clear("userspace_failed")
+        self.mode = "both"
 
     def _do(self, change: d.Change) -> bool:
         """Do one change; one that fails becomes a condition."""
@@ -345,6 +360,8 @@ class Device:
         self.book.bind_interface = change.name
 
     def _set_mtu(self, change: d.SetMtu) -> None:
+        if self.net:
+            self.net.set_mtu(change.mtu_bytes)
         if self.ifindex:
             self._host.set_link(self.ifindex, mtu_bytes=change.mtu_bytes)
         self.engine.set_mtu(change.mtu_bytes)
@@ -493,6 +510,10 @@ class Device:
         if mtu_bytes and mtu_bytes != self.book.mtu_bytes:
             self.engine.set_mtu(mtu_bytes)
             self.book.mtu_bytes = mtu_bytes
+            if self.net:
+                # Beyond its room the netstack keeps to the one before.
+                with suppress(OSError):
+                    self.net.set_mtu(mtu_bytes)
         if up != self.link_up:
             self.link_up = up
             self._follow_link()

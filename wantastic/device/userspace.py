@@ -16,7 +16,6 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -25,6 +24,8 @@ from cext.engine.engine import EVENT_DIALLED, Endpoint, EngineStopped
 from cext.engine.userspace import Userspace
 
 if TYPE_CHECKING:
+    import ssl
+
     from cext.engine.engine import Engine, Event
 
 DIAL_TIMEOUT_S = 30.0
@@ -44,6 +45,10 @@ class TunnelNet:
         if addresses != self.addresses:
             self.stack.set_addresses(addresses)
             self.addresses = addresses
+
+    def set_mtu(self, mtu_bytes: int) -> None:
+        """Follow the tunnel's MTU; OSError where it grew beyond what there is room for."""
+        self.stack.set_mtu(mtu_bytes)
 
     def on_event(self, event: Event) -> None:
         """Tell those who wait how their dials ended, and ask for names."""

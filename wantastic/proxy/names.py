@@ -13,11 +13,10 @@ import asyncio
 import contextlib
 import errno
 import os
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from wantastic.config.model import DnsConfig, DnsServer
 from wantastic.device.dns_message import (
@@ -31,6 +30,9 @@ from wantastic.device.dns_message import (
 )
 from wantastic.device.userspace import TunnelNet
 
+if TYPE_CHECKING:
+    import ssl
+
 TIMEOUT_S = 6.0
 # How long a datagram's answer is waited for, then the second one's.
 DATAGRAM_S = (1.0, 1.5)
@@ -39,7 +41,7 @@ DATAGRAM_BYTES = 4096
 NOTHING_TTL_S = 5
 CACHE_ENTRIES = 256
 
-Tls: TypeAlias = Callable[[], ssl.SSLContext]
+Tls: TypeAlias = Callable[[], "ssl.SSLContext"]
 """Makes a context that checks certificates; OSError or ValueError where that cannot be."""
 
 
@@ -56,7 +58,7 @@ class Names:
         self,
         net: TunnelNet,
         clock: Callable[[], float] = time.monotonic,
-        tls: Tls = ssl.create_default_context,
+        tls: Tls | None = None,
     ) -> None:
         self.config = DnsConfig()
         self._tls = tls
@@ -135,6 +137,8 @@ class Names:
 
     async def _by_stream(self, server: DnsServer, query: bytes) -> bytes:
         if server.tls_name and self._context is None:
+            if self._tls is None:
+                raise ValueError("no certificates to check the server's with")
             self._context = self._tls()
         reader, writer = await self._net.open_connection(
             server.address.host,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from wantastic.cli import exits, main
 from wantastic.cli.args import (
+    FORWARD_FLAGS,
     SUBCOMMANDS,
     SWITCHES,
     VALUE_FLAGS,
@@ -29,7 +30,8 @@ from wantastic.cli.args import (
 )
 from wantastic.cli.help import HELP
 from wantastic.cli.run import override_of
-from wantastic.config.model import Config
+from wantastic.config.access import MAX_FORWARDS
+from wantastic.config.model import Config, ForwardConfig, HostPort
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -65,6 +67,33 @@ GOOD: list[tuple[str, dict[str, str], Command]] = [
     ("--version", {}, Version()),
     ("-h", {}, Help()),
     ("-config c -help", {}, Help()),
+    # Forwards, in ssh's form.
+    (
+        "-config c -L 8443:10.0.0.9:443 -L=udp/[::1]:53:[fd00::1]:53 -R 22:127.0.0.1:22",
+        {},
+        Run(
+            "c",
+            forwards=(
+                ForwardConfig(
+                    "local", "tcp", HostPort("127.0.0.1", 8443), HostPort("10.0.0.9", 443)
+                ),
+                ForwardConfig("local", "udp", HostPort("::1", 53), HostPort("fd00::1", 53)),
+                ForwardConfig("tunnel", "tcp", HostPort("", 22), HostPort("127.0.0.1", 22)),
+            ),
+        ),
+    ),
+    (
+        "-token t -L tcp/0.0.0.0:80:web.corp.example:80",
+        {},
+        Run(
+            token="t",
+            forwards=(
+                ForwardConfig(
+                    "local", "tcp", HostPort("0.0.0.0", 80), HostPort("web.corp.example", 80)
+                ),
+            ),
+        ),
+    ),
     # wireguard-go's form.
     ("wg0", {}, Interface("wg0")),
     ("-f wg0", {}, Interface("wg0", foreground=True)),
@@ -99,6 +128,22 @@ BAD: list[tuple[str, dict[str, str], str]] = [
     ("-token - -token-file f", {}, "do not go together"),
     ("-token t -auth-url https://x", {}, "do not go together"),
     ("-auth-url http://x", {}, "https://"),
+    ("-config c -L", {}, "needs a value"),
+    ("-config c -L 80", {}, "-L 80: is not of the form"),
+    ("-config c -L 80:10.0.0.9", {}, "is not of the form"),
+    ("-config c -L 80:fd00::9:80", {}, "is not of the form"),
+    ("-config c -L sctp/80:10.0.0.9:80", {}, "is not of the form"),
+    ("-config c -L 0:10.0.0.9:80", {}, "no valid port"),
+    ("-config c -L 80:10.0.0.9:65536", {}, "no valid port"),
+    ("-config c -L localhost:80:10.0.0.9:80", {}, "name to listen on"),
+    ("-config c -L udp/80:web.example:80", {}, "name as its target"),
+    ("-config c -R 80:web.example:80", {}, "name as its target"),
+    ("-config c -R 10.0.0.1:80:127.0.0.1:80", {}, "address to listen on"),
+    ("-config c -L 80:10.0.0.9:80 -L 127.0.0.1:80:10.0.0.8:80", {}, "another one listens"),
+    ("-config c -check -L 80:10.0.0.9:80", {}, "-check and -L do not go together"),
+    ("-status -R 80:10.0.0.9:80", {}, "do not go together"),
+    ("-L 80:10.0.0.9:80", {}, "nothing to do"),
+    ("wg0 -L 80:10.0.0.9:80", {}, "do not go together"),
     ("-f", {}, "name of an interface"),
     ("wg0 wg1", {}, "only one"),
     ("wg0 -config c", {}, "do not go together"),
@@ -125,7 +170,14 @@ def test_a_token_is_not_in_the_command_s_text() -> None:
 
 
 words = st.sampled_from(
-    ["-", "--", "=", "wg0", "demo", *(f"-{f}" for f in sorted(VALUE_FLAGS | set(SWITCHES)))]
+    [
+        "-",
+        "--",
+        "=",
+        "wg0",
+        "demo",
+        *(f"-{f}" for f in sorted(VALUE_FLAGS | set(FORWARD_FLAGS) | set(SWITCHES))),
+    ]
 )
 
 
@@ -142,7 +194,8 @@ def test_any_arguments_are_a_command_or_a_usage_error(argv: list[str]) -> None:
 
 def test_the_help_fits_and_names_every_flag() -> None:
     assert all(len(line) <= 80 for line in HELP.splitlines())
-    for flag in VALUE_FLAGS | {"check", "status", "json", "v", "version", "help", "exit-node", "f"}:
+    several = VALUE_FLAGS | set(FORWARD_FLAGS)
+    for flag in several | {"check", "status", "json", "v", "version", "help", "exit-node", "f"}:
         assert re.search(rf"-{flag}\b", HELP), flag
     for name in SUBCOMMANDS:
         assert f"wantasticd {name}" in HELP
@@ -156,7 +209,7 @@ def test_the_exit_statuses_are_documented() -> None:
 
 def test_every_flag_is_documented() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
-    for flag in VALUE_FLAGS | set(SWITCHES):
+    for flag in VALUE_FLAGS | set(FORWARD_FLAGS) | set(SWITCHES):
         assert f"`-{flag}" in text, flag
 
 
@@ -195,3 +248,21 @@ def test_what_is_asked_for_often_loads_little(flag: str) -> None:
     )
     assert done.returncode == 0
     assert done.stderr.strip() == "[]"
+
+
+def test_forwards_by_flag_join_those_of_the_file() -> None:
+    kept = ForwardConfig("local", "udp", HostPort("127.0.0.1", 80), HostPort("10.0.0.1", 1))
+    replaced = ForwardConfig("local", "tcp", HostPort("127.0.0.1", 80), HostPort("10.0.0.1", 1))
+    run = parse_args(["-config", "c", "-L", "80:10.0.0.9:80", "-R", "80:[::1]:80"], {})
+    assert isinstance(run, Run)
+    found = override_of(run)(Config(forwards=(replaced, kept))).forwards
+    assert found == (run.forwards[0], kept, run.forwards[1])
+
+
+def test_forwards_by_flag_have_a_limit() -> None:
+    def flags(count: int) -> list[str]:
+        return ["-config", "c", *(f"-L={1 + n}:10.0.0.9:80" for n in range(count))]
+
+    assert len(parse_args(flags(MAX_FORWARDS), {}).forwards) == MAX_FORWARDS  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="at most"):
+        parse_args(flags(MAX_FORWARDS + 1), {})

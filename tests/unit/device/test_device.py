@@ -198,25 +198,51 @@ def test_no_tun_says_why(code: int, word: str) -> None:
     assert not bench.engine.running
 
 
-def test_auto_goes_on_in_userspace_without_tun(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[str, ...]] = []
+def fake_net(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Put a netstack in place that only says what it was told."""
+    made: list[tuple[object, ...]] = []
 
     class Net:
         def __init__(self, engine: object, addresses: tuple[str, ...]) -> None:
+            if not addresses:
+                raise ValueError("memory_limit_bytes: too little")
             made.append(addresses)
 
         def set_addresses(self, addresses: tuple[str, ...]) -> None:
             made.append(addresses)
 
+        def set_mtu(self, mtu_bytes: int) -> None:
+            made.append((mtu_bytes,))
+
     monkeypatch.setattr(device, "TunnelNet", Net)
+    return made
+
+
+def test_the_first_proxy_at_a_reload_needs_no_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fake_net(monkeypatch)
+    bench = Bench()
+    bench.start()
+    assert (bench.device.mode, bench.device.net, made) == ("tun", None, [])
+    bench.device.apply(wanted(proxy__socks5={}, interface__addresses=[]), ALICE_PRIVATE)
+    assert (bench.device.mode, bench.codes()) == ("tun", ["userspace_failed"])
+    bench.device.apply(wanted(proxy__socks5={}), ALICE_PRIVATE)
+    assert (bench.device.mode, bench.codes(), made) == ("both", [], [("10.0.0.2",)])
+    # The last one goes: what is open stays.
+    bench.device.apply(wanted(), ALICE_PRIVATE)
+    assert (bench.device.mode, bench.codes()) == ("both", [])
+
+
+def test_auto_goes_on_in_userspace_without_tun(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fake_net(monkeypatch)
     bench = Bench(no_tun=errno.EPERM)
     bench.start(wanted(interface__default_route=True, **LISTED))
     assert bench.device.mode == "userspace"
     assert bench.host.is_untouched
     assert bench.codes() == ["tun_missing"]
     assert set(made) == {("10.0.0.2",)}
-    bench.device.apply(wanted(interface__addresses=["10.0.0.3/32"]), ALICE_PRIVATE)
-    assert made[-1] == ("10.0.0.3",)
+    more = {"interface__mtu": 1300, "interface__addresses": ["10.0.0.3/32"]}
+    bench.device.apply(wanted(**more), ALICE_PRIVATE)
+    assert made[-2:] == [("10.0.0.3",), (1300,)]
     assert "restart_needed" not in bench.codes()
 
 
