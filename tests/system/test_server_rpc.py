@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import socket
 import threading
 import time
 import urllib.request
@@ -345,6 +346,22 @@ def test_draining_lets_everybody_go_and_loses_nothing(tmp_path: Path) -> None:
         assert all(error.retry_after_ms for error in ended)
     rows = operate(state, "device", "list")
     assert next(r for r in rows if r["device_id"] == "d0")["applied_version"] == 7
+
+
+def test_a_connection_that_never_goes_does_not_hold_up_the_drain(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    support.set_gateway(state)
+    with (
+        support.serving(state, "--insecure", "--drain", "30") as server,
+        socket.create_connection(("127.0.0.1", server.ports["grpc"])) as vanished,
+    ):
+        # HTTP/2 as it begins, SETTINGS without any; then nothing more, whatever is said.
+        vanished.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        vanished.settimeout(5)
+        assert vanished.recv(9)[3] == 4
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 10
 
 
 def test_what_was_acknowledged_survives_being_killed(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +11,14 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from tests.support import postgres
-from wantastic.server import database as server_database
+from tests.support.peers import ROOT
 from wantastic.server import schema
 from wantastic.server.database import Database, DatabaseError
+from wantastic.server.migrations import alembic_config
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +48,22 @@ def test_migrations_and_schema_agree(database: Database) -> None:
         assert compare_metadata(context, schema.metadata) == []
 
 
+def test_the_newest_step_is_known_without_alembic(tmp_path: Path) -> None:
+    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == schema.HEAD
+    path = str(tmp_path / "server.db")
+    Database.open(path).migrate()
+    script = (
+        "import sys; from wantastic.server.database import Database; "
+        f"d = Database.open({path!r}); d.migrate(); d.check_schema(); d.signal().close(); "
+        "assert not {'alembic', 'psycopg'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
 def test_the_way_back_leaves_nothing(database: Database) -> None:
     database.migrate()
     with database.write() as tx:
-        config = server_database.alembic_config()
+        config = alembic_config()
         config.attributes["connection"] = tx.connection
         command.downgrade(config, "base")
         assert set(inspect(tx.connection).get_table_names()) <= {"alembic_version"}

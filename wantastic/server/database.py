@@ -23,15 +23,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event, insert, select, text, update
+from sqlalchemy import Connection, create_engine, event, insert, inspect, select, text, update
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
@@ -40,8 +34,6 @@ from wantastic.server.records import Change
 
 CHANNEL = "wantastic_change"
 SQLITE_POLL_S = 0.1
-LISTEN_TIMEOUT_S = 0.5
-LISTEN_PROBE_S = 5.0
 BUSY_TIMEOUT_MS = 20_000
 WRITE_OPTION = "wantastic_write"
 CHANGES_AT_ONCE = 1000
@@ -153,9 +145,11 @@ class Database:
             with self._writing.connect() as connection, connection.begin():
                 if self.kind == "postgresql":
                     connection.execute(text("SELECT pg_advisory_xact_lock(7106427)"))
-                config = alembic_config()
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                if _schema_of(connection) != schema.HEAD:
+                    # Imported here: Alembic takes as long to import as all the rest.
+                    from wantastic.server.migrations import upgrade
+
+                    upgrade(connection)
                 if connection.execute(select(schema.state.c.id)).first() is None:
                     connection.execute(
                         insert(schema.state).values(
@@ -169,10 +163,10 @@ class Database:
 
     def check_schema(self) -> None:
         """Refuse a database that another version of the server made."""
-        wanted = ScriptDirectory.from_config(alembic_config()).get_current_head()
+        wanted = schema.HEAD
         try:
             with self._engine.connect() as connection:
-                found = MigrationContext.configure(connection).get_current_revision()
+                found = _schema_of(connection)
         except DBAPIError as error:
             raise DatabaseError(f"database {self.shown_url}: {error.orig}") from None
         if found != wanted:
@@ -224,7 +218,10 @@ class Database:
         """Return a listener with its own connection."""
         if self.kind == "sqlite":
             return _SqliteSignal(str(self._engine.url.database))
-        return _PostgresSignal(self._engine.url)
+        # Imported here: half a second of a slow machine that SQLite has no use for.
+        from wantastic.server.notify import PostgresSignal
+
+        return PostgresSignal(self._engine.url, CHANNEL)
 
 
 class Signal:
@@ -261,37 +258,6 @@ class _SqliteSignal(Signal):
     def close(self) -> None:
         self._closed.set()
         self._connection.close()
-
-
-class _PostgresSignal(Signal):
-    def __init__(self, url: URL) -> None:
-        try:
-            self._connection = psycopg.connect(**_psycopg_arguments(url), autocommit=True)
-            self._connection.execute(f"LISTEN {CHANNEL}")
-        except psycopg.Error as error:
-            raise OSError(str(error)) from error
-        self._first = True
-        self._silent_s = 0.0
-
-    def wait(self) -> bool:
-        # What was committed before LISTEN took effect announced itself to nobody.
-        if self._first:
-            self._first = False
-            return True
-        try:
-            heard = list(self._connection.notifies(timeout=LISTEN_TIMEOUT_S, stop_after=1))
-            self._silent_s = 0.0 if heard else self._silent_s + LISTEN_TIMEOUT_S
-            if self._silent_s >= LISTEN_PROBE_S:
-                # A dead peer is found out by asking it something.
-                self._connection.execute("SELECT 1")
-                self._silent_s = 0.0
-        except psycopg.Error as error:
-            raise OSError(str(error)) from error
-        return bool(heard)
-
-    def close(self) -> None:
-        with contextlib.suppress(psycopg.Error):
-            self._connection.close()
 
 
 def _parse_url(url: str) -> URL:
@@ -350,23 +316,12 @@ def _open_sqlite(url: URL) -> Engine:
     return engine
 
 
-def _psycopg_arguments(url: URL) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "host": url.host,
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "dbname": url.database,
-    }
-    arguments.update(url.query)
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def alembic_config() -> Config:
-    """Return how Alembic finds the steps."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
+def _schema_of(connection: Connection) -> str | None:
+    """Return the step of the migrations that a database is at; None before the first."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
 
 
 def _epoch() -> str:

@@ -6,6 +6,7 @@ a thread, and on uvloop a unary call costs about the same as with eight threads.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +27,10 @@ from wantastic.server.records import RefusalCode, Refused
 from wantastic.server.service import Caller, Service
 
 log = logging.getLogger(__name__)
+
+# How long connections without a call get to go by themselves once we said GOAWAY; one whose
+# device has vanished behind its NAT never goes.
+LINGER_S = 0.5
 
 ERROR_CODES: dict[RefusalCode, pb.ErrorCode.ValueType] = {
     RefusalCode.INVALID_REQUEST: pb.ERROR_INVALID_REQUEST,
@@ -65,6 +70,27 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class UnderWay:
+    """Counts the calls that run."""
+
+    __slots__ = ("_count", "none")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.none = asyncio.Event()
+        self.none.set()
+
+    def __enter__(self) -> None:
+        if not self._count:
+            self.none.clear()
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self.none.set()
+
+
 class RpcServer:
     """The listening gRPC server."""
 
@@ -74,6 +100,7 @@ class RpcServer:
         self._certificates = certificates
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
+        self._under_way = UnderWay()
         handlers = self._handlers()
         names = []
         for prefix in methods.PREFIXES:
@@ -105,7 +132,15 @@ class RpcServer:
         """Say so to health checks, let go of waiters, finish what runs, then close."""
         await self._health.enter_graceful_shutdown()
         self._service.drain()
-        await self._server.stop(grace_s)
+        stopped = asyncio.ensure_future(self._server.stop(grace_s))
+        idle = asyncio.ensure_future(self._under_way.none.wait())
+        await asyncio.wait({stopped, idle}, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # (Asked again, gRPC takes the shorter grace.)
+        await asyncio.wait({stopped}, timeout=LINGER_S)
+        if self._under_way.none.is_set():
+            await self._server.stop(None)
+        await stopped
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         service = self._service
@@ -138,7 +173,8 @@ class RpcServer:
         async def handle(request: Any, context: Context) -> bytes:
             began = time.perf_counter()
             try:
-                reply = await answer(request, self._caller(context))
+                with self._under_way:
+                    reply = await answer(request, self._caller(context))
             except Refused as refused:
                 await self._refuse(method.name, refused, context)
                 raise
@@ -160,8 +196,9 @@ class RpcServer:
 
         async def handle(request: Any, context: Context) -> AsyncIterator[bytes]:
             try:
-                async for reply in answer(request, self._caller(context)):
-                    yield reply
+                with self._under_way:
+                    async for reply in answer(request, self._caller(context)):
+                        yield reply
             except Refused as refused:
                 await self._refuse(method.name, refused, context)
                 raise
