@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import ssl
 import socket
+import ssl
 import threading
 import time
 import urllib.request
