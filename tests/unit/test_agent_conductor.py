@@ -20,7 +20,6 @@ from wantastic.control.configuration import Received, Registration
 from wantastic.control.errors import RemoteError, TransportError
 from wantastic.control.report import ApplyReport
 from wantastic.control.rotation import Journal
-from wantastic.store.filesystem import RealFilesystem
 from wantastic.store.store import Store
 
 RNG = random.Random(7)
@@ -137,6 +136,7 @@ class World:
         cached: Received | None = None,
         journal: Journal | None = None,
         registration: Registration | None = None,
+        flash: Flash | None = None,
     ) -> None:
         self.now_s = 0.0
         self.tunnel = FakeTunnel(self, answering=set(GATEWAYS))
@@ -148,7 +148,7 @@ class World:
             config or Config(),
             journal or Journal(OWN),
             self.tunnel,
-            Flash(self.configuration, self.identity),
+            flash or Flash(self.configuration, self.identity),
             self.conditions,
             SilentLog(),
             now=lambda: self.now_s,
@@ -619,79 +619,3 @@ def test_the_journal_is_an_identity_for_the_store(tmp_path: Path) -> None:
     assert Store(tmp_path).make_identity() == OWN
     data = Store(tmp_path).record("identity").read()
     assert Journal.parse(data or b"") == Journal(OWN, other, 5)
-
-
-# ---- Power cuts ---------------------------------------------------------------------
-
-
-class Cut(Exception):
-    """The power went."""
-
-
-class CuttingFilesystem(RealFilesystem):
-    """Ends everything before its n-th operation; half a file may have been written."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Cut
-
-    def create(self, path: Path, data: bytes, mode: int) -> None:
-        if self.left == 0:
-            path.write_bytes(data[: len(data) // 2])
-        self._count()
-        super().create(path, data, mode)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._count()
-        super().rename(old, new)
-
-    def sync_folder(self, path: Path) -> None:
-        self._count()
-        super().sync_folder(path)
-
-
-def test_token_key_and_configuration_survive_a_cut_before_every_operation(
-    tmp_path: Path,
-) -> None:
-    """What was acknowledged stays; what was under way is whole or absent."""
-    from wantastic.control.credentials import Credentials
-
-    cuts = 0
-    for after in range(64):
-        folder = tmp_path / str(after)
-        acknowledged: dict[str, int] = {}
-        disk = CuttingFilesystem(after)
-        store = Store(folder, disk)
-        rng = random.Random(after)
-        try:
-            for number in range(1, 15):
-                name = rng.choice(["credentials", "identity", "configuration"])
-                payload = {
-                    "credentials": Credentials(token=f"t{number}", device_id=str(number)).render(),
-                    "identity": Journal(OWN, None, number).render(),
-                    "configuration": received(number, stated()).render(),
-                }[name]
-                acknowledged.setdefault(name, 0)
-                started = (name, number)
-                store.record(name).write(payload)
-                acknowledged[name] = number
-        except Cut:
-            cuts += 1
-        again = Store(folder)
-        for name, number in acknowledged.items():
-            data = again.record(name).read()
-            allowed = {number, started[1] if started[0] == name else number}
-            if data is None:
-                assert number == 0, (after, name)
-                continue
-            found = {
-                "credentials": lambda d: int(Credentials.parse(d).device_id),  # type: ignore[union-attr]
-                "identity": lambda d: Journal.parse(d).since_unix_s,  # type: ignore[union-attr]
-                "configuration": lambda d: Received.parse(d).version,  # type: ignore[union-attr]
-            }[name](data)
-            assert found in allowed, (after, name)
-    assert cuts > 50
