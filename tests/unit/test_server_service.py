@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -166,6 +167,36 @@ def test_a_steady_poll_reads_nothing_and_a_change_is_read_once(tmp_path: Path) -
         assert again.version > changed.version
         assert again.configuration == changed.configuration
         assert world.directory.reads == before + 1
+
+    play(tmp_path, work)
+
+
+def test_an_operator_sees_to_the_hour_when_a_device_was_there(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        def last_seen() -> float:
+            with world.database.read() as tx:
+                return devices.find(tx, "router").last_seen_at
+
+        token = await world.register()
+        etag = (await world.get(token)).etag
+        await world.service.flush()
+        first_s = last_seen()
+        for minutes in range(5, 180, 5):
+            world.now_s = first_s + minutes * 60
+            assert (await world.get(token, etag)).not_modified
+            await world.service.flush()
+            assert last_seen() == first_s + minutes // 60 * 3600
+        # A stream is a sign of life as well: it asks whether its device is still welcome.
+        world.now_s = first_s + 4 * 3600
+        request = pb.GetConfigurationRequest(known_etag=etag)
+        stream = world.service.watch(request, Caller(token))
+        await anext(stream)
+        world.now_s += 3600
+        world.directory.release_waiters()
+        with contextlib.suppress(StopAsyncIteration):
+            await asyncio.wait_for(anext(stream), 5)
+        await world.service.flush()
+        assert last_seen() == first_s + 5 * 3600
 
     play(tmp_path, work)
 

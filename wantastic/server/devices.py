@@ -182,6 +182,7 @@ def entry_of(device: Device) -> DirectoryEntry:
         applied_version=device.applied_version,
         apply_error=device.apply_error,
         created_at=device.created_at,
+        seen_at=device.last_seen_at,
     )
 
 

@@ -296,6 +296,7 @@ class DirectoryEntry:
     applied_version: int
     apply_error: str
     created_at: int
+    seen_at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ CAPABILITIES = (
     methods.CAPABILITY_REKEY,
 )
 FLUSH_S = 1.0
+# How exact `last_seen` is: a write for each poll would cost more than the poll.
+SEEN_S = 3600
 # How many devices should come back each second after this process let go of them.
 WELCOMED_PER_S = 100
 MAX_FACT_CHARACTERS = 128
@@ -310,7 +312,15 @@ class Service:
             )
         if entry.status is DeviceStatus.PENDING and not pending:
             raise self._pending()
+        self._see(entry)
         return claims, entry
+
+    def _see(self, entry: DirectoryEntry) -> None:
+        """Keep, now and then, that a device is there."""
+        now_s = int(self._clock())
+        if now_s - entry.seen_at >= SEEN_S:
+            self._reports.setdefault(entry.pk, {})
+            self._directory.note(entry.pk, seen_at=now_s)
 
     def _check(self, claims: Claims, entry: DirectoryEntry) -> None:
         if claims.generation != entry.generation:
@@ -323,6 +333,7 @@ class Service:
     async def _still_welcome(self, claims: Claims) -> DirectoryEntry:
         entry = await self._directory.entry(claims.device_pk)
         self._check(claims, entry)
+        self._see(entry)
         return entry
 
     async def _heed(
