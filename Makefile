@@ -57,8 +57,9 @@ format: $(STAMP) ## Let ruff lay out the Python files
 
 bench: bench-aead bench-tunnel bench-netstack bench-flood ## Every benchmark, each against its peers in the same run
 
-bench-aead: build ## ns per packet: our AEAD against OpenSSL and libsodium
-	@$(PY) -m tests.bench.aead
+FOREIGN = $(filter mips mipsel armv7 aarch64,$(ARCH))
+bench-aead: build ## AEAD against OpenSSL and libsodium, ns per packet; ARCH=mipsel: instructions
+	@$(PY) -m tests.bench.$(if $(FOREIGN),aead_foreign $(FOREIGN),aead)
 
 bench-tunnel: build ## TUN mode against wireguard-go and boringtun (root)
 	@$(NEED) $(TEST_PACKAGES)

@@ -69,6 +69,38 @@ INLINE vec splat(const uint8_t *p)
 	return _mm256_set1_epi32((int)load_le32(p));
 }
 
+/*
+ * Two quarter rounds in step: 16 vectors of state leave no register for half of a
+ * rotation, so that two words of c rest in memory.
+ */
+#define PAIR_STEP(a0, b0, d0, a1, b1, d1, n)                                   \
+	do {                                                                   \
+		x[a0] = ADD32(x[a0], x[b0]);                                   \
+		x[a1] = ADD32(x[a1], x[b1]);                                   \
+		x[d0] = ROL(XOR(x[d0], x[a0]), n);                             \
+		x[d1] = ROL(XOR(x[d1], x[a1]), n);                             \
+	} while (0)
+#define PAIR(a0, b0, c0, d0, a1, b1, c1, d1)                                   \
+	do {                                                                   \
+		PAIR_STEP(a0, b0, d0, a1, b1, d1, 16);                         \
+		PAIR_STEP(c0, d0, b0, c1, d1, b1, 12);                         \
+		PAIR_STEP(a0, b0, d0, a1, b1, d1, 8);                          \
+		PAIR_STEP(c0, d0, b0, c1, d1, b1, 7);                          \
+	} while (0)
+
+INLINE void pair_rounds(vec x[16])
+{
+	/* A compiler left alone moves more of them, more often. */
+	for (int round = 0; round < 20; round += 2) {
+		PAIR(0, 4, 8, 12, 1, 5, 9, 13);
+		__asm__("" : "+m"(x[8]), "+m"(x[9]));
+		PAIR(2, 6, 10, 14, 3, 7, 11, 15);
+		PAIR(0, 5, 10, 15, 1, 6, 11, 12);
+		__asm__("" : "+m"(x[10]), "+m"(x[11]));
+		PAIR(2, 7, 8, 13, 3, 4, 9, 14);
+	}
+}
+
 /* 8 blocks: x[i] and x[8 + i] become the halves of block i of the key stream. */
 INLINE void blocks8(vec x[16], const vec key[8], vec counter, vec n0, vec n1, vec n2)
 {
@@ -84,7 +116,7 @@ INLINE void blocks8(vec x[16], const vec key[8], vec counter, vec n0, vec n1, ve
 	x[13] = n0;
 	x[14] = n1;
 	x[15] = n2;
-	CHACHA_ROUNDS(x);
+	pair_rounds(x);
 	UNROLL
 	for (int i = 0; i < 4; i++)
 		x[i] = ADD32(x[i], _mm256_set1_epi32((int)s[i]));
@@ -176,8 +208,16 @@ typedef vec half;
 #define W_LOAD(p) load256(p)
 #define W_STORE(p, v) _mm256_storeu_si256((vec *)(p), v)
 #define MULTIPLY _mm256_mul_epu32
-#define MULTIPLY_ADD(sum, a, b) W_ADD(sum, _mm256_mul_epu32(a, b))
+#define MULTIPLY_ADD multiply_add
 #define HALF(v) (v)
+
+/* In this order: GCC would make trees of the sums, and spill what waits in them. */
+INLINE vec multiply_add(vec sum, vec a, vec b)
+{
+	sum = _mm256_add_epi64(sum, _mm256_mul_epu32(a, b));
+	__asm__("" : "+x"(sum));
+	return sum;
+}
 
 INLINE void load_blocks(wide *lo, wide *hi, const uint8_t *const p[POLY_LANES])
 {

@@ -23,6 +23,7 @@
 #endif
 
 #define WORD_LEN (WORD_BITS / 8)
+#define INLINE inline __attribute__((always_inline))
 
 void poly1305_init(struct poly1305 *p, const uint8_t key[POLY1305_KEY_LEN])
 {
@@ -38,7 +39,7 @@ void poly1305_init(struct poly1305 *p, const uint8_t key[POLY1305_KEY_LEN])
 /*
  * h = (h + block) * r.  The last limb is at most 7 here: 2 bits after the
  * reduction, a carry, and @top.  What lies above 2^130 comes back times 5; as
- * (top & ~3) + (top >> 2) it needs no multiplication.
+ * (upper & ~3) + (upper >> 2) it needs no multiplication.
  */
 #if WORD_BITS == 64
 /* *sum = a + b + carry; compilers make poor code of 128-bit sums, and good of this. */
@@ -101,93 +102,163 @@ void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_
 	p->h[2] = h2;
 }
 #else
-/* carry + a0 b0 + a1 b1 + a2 b2 + a3 b3 + a4 b4; the carry is below 2^32. */
-static inline uint64_t column(uint64_t carry, uint32_t a0, uint32_t b0, uint32_t a1, uint32_t b1,
-			      uint32_t a2, uint32_t b2, uint32_t a3, uint32_t b3, uint32_t a4,
-			      uint32_t b4)
+/*
+ * The accumulator between two blocks: words h0..h3 with h4 small, and c still to be
+ * added to h0.  Rippling c through the words costs more than 4 products of its own.
+ */
+struct sum {
+	uint32_t h0, h1, h2, h3, h4, c;
+};
+
+/*
+ * One word of (h + c) * r + m: carry + m + a sum of products, its upper half left in
+ * *carry.  With r below 2^28 and 5 / 4 r below 2^28.4, six products are below 2^63.
+ */
+static INLINE uint32_t column(uint32_t *carry, uint32_t m, const struct sum *a, uint32_t b0,
+			      uint32_t b1, uint32_t b2, uint32_t b3, uint32_t b4)
 {
 #if defined(__mips__) && defined(__mips_isa_rev) && __mips_isa_rev < 6
-	/* Compilers move the accumulator out and in again around each product. */
-	uint32_t lo = (uint32_t)carry, hi;
+	/*
+	 * Compilers move the accumulator out and in again around each product.  A
+	 * factor of 1 adds a word in one instruction, and sets the accumulator in one.
+	 */
+	uint32_t lo, hi;
 
-	__asm__("mtlo %0\n\t"
-		"mthi $0\n\t"
-		"maddu %2, %3\n\t"
-		"maddu %4, %5\n\t"
-		"maddu %6, %7\n\t"
-		"maddu %8, %9\n\t"
-		"maddu %10, %11\n\t"
-		"mflo %0\n\t"
-		"mfhi %1"
-		: "+&r"(lo), "=&r"(hi)
-		: "r"(a0), "r"(b0), "r"(a1), "r"(b1), "r"(a2), "r"(b2), "r"(a3), "r"(b3),
-		  "r"(a4), "r"(b4)
+	__asm__("multu %[carry], %[one]\n\t"
+		"maddu %[h0], %[b0]\n\t"
+		"maddu %[c], %[b0]\n\t"
+		"maddu %[h1], %[b1]\n\t"
+		"maddu %[h2], %[b2]\n\t"
+		"maddu %[h3], %[b3]\n\t"
+		"maddu %[h4], %[b4]\n\t"
+		"maddu %[m], %[one]\n\t"
+		"mflo %[lo]\n\t"
+		"mfhi %[hi]"
+		: [lo] "=&r"(lo), [hi] "=&r"(hi)
+		: [carry] "r"(*carry), [one] "r"(1), [m] "r"(m), [c] "r"(a->c), [h0] "r"(a->h0),
+		  [h1] "r"(a->h1), [h2] "r"(a->h2), [h3] "r"(a->h3), [h4] "r"(a->h4), [b0] "r"(b0),
+		  [b1] "r"(b1), [b2] "r"(b2), [b3] "r"(b3), [b4] "r"(b4)
 		: "hi", "lo");
-	return (uint64_t)hi << 32 | lo;
+	*carry = hi;
+	return lo;
 #else
-	carry += (uint64_t)a0 * b0;
-	carry += (uint64_t)a1 * b1;
-	carry += (uint64_t)a2 * b2;
-	carry += (uint64_t)a3 * b3;
-	return carry + (uint64_t)a4 * b4;
+	uint64_t d = (uint64_t)*carry + m;
+
+	d += (uint64_t)a->h0 * b0;
+	d += (uint64_t)a->c * b0;
+	d += (uint64_t)a->h1 * b1;
+	d += (uint64_t)a->h2 * b2;
+	d += (uint64_t)a->h3 * b3;
+	d += (uint64_t)a->h4 * b4;
+	*carry = (uint32_t)(d >> 32);
+	return (uint32_t)d;
 #endif
+}
+
+/* The first column has neither a carry nor a product of h4. */
+static INLINE uint32_t first_column(uint32_t *carry, uint32_t m, const struct sum *a, uint32_t b0,
+				    uint32_t b1, uint32_t b2, uint32_t b3)
+{
+#if defined(__mips__) && defined(__mips_isa_rev) && __mips_isa_rev < 6
+	uint32_t lo, hi;
+
+	__asm__("multu %[h0], %[b0]\n\t"
+		"maddu %[c], %[b0]\n\t"
+		"maddu %[h1], %[b1]\n\t"
+		"maddu %[h2], %[b2]\n\t"
+		"maddu %[h3], %[b3]\n\t"
+		"maddu %[m], %[one]\n\t"
+		"mflo %[lo]\n\t"
+		"mfhi %[hi]"
+		: [lo] "=&r"(lo), [hi] "=&r"(hi)
+		: [one] "r"(1), [m] "r"(m), [c] "r"(a->c), [h0] "r"(a->h0), [h1] "r"(a->h1),
+		  [h2] "r"(a->h2), [h3] "r"(a->h3), [b0] "r"(b0), [b1] "r"(b1), [b2] "r"(b2),
+		  [b3] "r"(b3)
+		: "hi", "lo");
+	*carry = hi;
+	return lo;
+#else
+	*carry = 0;
+	return column(carry, m, a, b0, b1, b2, b3, 0);
+#endif
+}
+
+/*
+ * a = a * r + m + top * 2^128.  h4 is below 8 before, below 5 afterwards; its upper
+ * part, below 2^32 even times 5 / 4, becomes c.
+ */
+static INLINE void multiply_add(struct sum *a, const struct poly1305 *p, uint32_t m0, uint32_t m1,
+				uint32_t m2, uint32_t m3, uint32_t top)
+{
+	const uint32_t *r = p->r, *s = p->s;
+	uint32_t carry, g0, g1, g2, g3;
+
+	g0 = first_column(&carry, m0, a, r[0], s[3], s[2], s[1]);
+	g1 = column(&carry, m1, a, r[1], r[0], s[3], s[2], s[1]);
+	g2 = column(&carry, m2, a, r[2], r[1], r[0], s[3], s[2]);
+	g3 = column(&carry, m3, a, r[3], r[2], r[1], r[0], s[3]);
+	carry += a->h4 * r[0];
+	a->h0 = g0;
+	a->h1 = g1;
+	a->h2 = g2;
+	a->h3 = g3;
+	a->h4 = (carry & 3) + top;
+	a->c = (carry >> 2) + (carry & ~UINT32_C(3));
+}
+
+/* *sum += b + carry; return the carry. */
+static INLINE uint32_t add_carry(uint32_t carry, uint32_t *sum, uint32_t b)
+{
+	uint64_t d = (uint64_t)*sum + b + carry;
+
+	*sum = (uint32_t)d;
+	return (uint32_t)(d >> 32);
+}
+
+/*
+ * The words of the next block join the columns of this one's product, where adding
+ * one is an instruction and no chain of carries.
+ */
+static INLINE void sum_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_word top,
+			      bool aligned)
+{
+#define WORD(i) load_le32(aligned ? __builtin_assume_aligned(in + 4 * (i), 4) : in + 4 * (i))
+	const struct poly1305 key = *p;
+	struct sum a = { p->h[0], p->h[1], p->h[2], p->h[3], p->h[4], 0 };
+	const uint8_t *last = in + (blocks - 1) * POLY1305_BLOCK;
+	uint32_t carry;
+
+	carry = add_carry(0, &a.h0, WORD(0));
+	carry = add_carry(carry, &a.h1, WORD(1));
+	carry = add_carry(carry, &a.h2, WORD(2));
+	carry = add_carry(carry, &a.h3, WORD(3));
+	a.h4 += carry + top;
+	while (in != last) {
+		in += POLY1305_BLOCK;
+		multiply_add(&a, &key, WORD(0), WORD(1), WORD(2), WORD(3), top);
+	}
+	multiply_add(&a, &key, 0, 0, 0, 0, 0);
+	carry = add_carry(0, &a.h0, a.c);
+	carry = add_carry(carry, &a.h1, 0);
+	carry = add_carry(carry, &a.h2, 0);
+	carry = add_carry(carry, &a.h3, 0);
+	p->h[0] = a.h0;
+	p->h[1] = a.h1;
+	p->h[2] = a.h2;
+	p->h[3] = a.h3;
+	p->h[4] = a.h4 + carry;
+#undef WORD
 }
 
 void poly1305_blocks(struct poly1305 *p, const uint8_t *in, size_t blocks, poly_word top)
 {
-	const uint32_t r0 = p->r[0], r1 = p->r[1], r2 = p->r[2], r3 = p->r[3];
-	const uint32_t s1 = p->s[1], s2 = p->s[2], s3 = p->s[3];
-	uint32_t h0 = p->h[0], h1 = p->h[1], h2 = p->h[2], h3 = p->h[3], h4 = p->h[4];
-	uint32_t m, c, g0, g1, g2;
-	uint64_t d;
-
-	for (; blocks; blocks--, in += POLY1305_BLOCK) {
-		m = load_le32(in);
-		h0 += m;
-		c = h0 < m;
-		m = load_le32(in + 4);
-		h1 += c;
-		c = h1 < c;
-		h1 += m;
-		c += h1 < m;
-		m = load_le32(in + 8);
-		h2 += c;
-		c = h2 < c;
-		h2 += m;
-		c += h2 < m;
-		m = load_le32(in + 12);
-		h3 += c;
-		c = h3 < c;
-		h3 += m;
-		c += h3 < m;
-		h4 += c + top;
-
-		/* Each column starts from the carry of the one before. */
-		d = column(0, h0, r0, h1, s3, h2, s2, h3, s1, h4, 0);
-		g0 = (uint32_t)d;
-		d = column(d >> 32, h0, r1, h1, r0, h2, s3, h3, s2, h4, s1);
-		g1 = (uint32_t)d;
-		d = column(d >> 32, h0, r2, h1, r1, h2, r0, h3, s3, h4, s2);
-		g2 = (uint32_t)d;
-		d = column(d >> 32, h0, r3, h1, r2, h2, r1, h3, r0, h4, s3);
-		h4 = h4 * r0 + (uint32_t)(d >> 32);
-
-		c = (h4 >> 2) + (h4 & ~UINT32_C(3));
-		h4 &= 3;
-		h0 = g0 + c;
-		c = h0 < c;
-		h1 = g1 + c;
-		c = h1 < c;
-		h2 = g2 + c;
-		c = h2 < c;
-		h3 = (uint32_t)d + c;
-		h4 += h3 < c;
-	}
-	p->h[0] = h0;
-	p->h[1] = h1;
-	p->h[2] = h2;
-	p->h[3] = h3;
-	p->h[4] = h4;
+	if (!blocks)
+		return;
+	/* A word of any alignment takes MIPS two instructions. */
+	if ((uintptr_t)in % 4)
+		sum_blocks(p, in, blocks, top, false);
+	else
+		sum_blocks(p, in, blocks, top, true);
 }
 #endif
 

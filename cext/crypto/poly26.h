@@ -37,25 +37,31 @@ INLINE void factor_of(struct factor26 *f, const struct limbs26 *l)
 	}
 }
 
-/* h = h * f; limbs of h up to 2^28, below 2^26 and a little afterwards. */
-INLINE void multiply26(struct limbs26 *h, const struct factor26 *f)
+/* d = a * f, or d += a * f; limbs of a up to 2^28. */
+INLINE void products26(wide d[5], const struct limbs26 *l, const struct factor26 *f, const bool add)
 {
-	const wide mask = W_SET1(MASK26);
 	half a[5];
-	wide d[5], c;
 
 	UNROLL
 	for (int i = 0; i < 5; i++)
-		a[i] = HALF(h->v[i]);
+		a[i] = HALF(l->v[i]);
 	UNROLL
 	for (int i = 0; i < 5; i++)
-		d[i] = MULTIPLY(a[0], f->r[i]);
+		d[i] = add ? MULTIPLY_ADD(d[i], a[0], f->r[i]) : MULTIPLY(a[0], f->r[i]);
 	UNROLL
 	for (int k = 1; k < 5; k++) {
 		UNROLL
 		for (int i = 0; i < 5; i++)
 			d[i] = MULTIPLY_ADD(d[i], a[k], i < k ? f->s[i + 5 - k] : f->r[i - k]);
 	}
+}
+
+/* Limbs of h below 2^26 and a little. */
+INLINE void carry26(struct limbs26 *h, wide d[5])
+{
+	const wide mask = W_SET1(MASK26);
+	wide c;
+
 	/* Two chains of carries, from limb 0 and from limb 3. */
 	d[1] = W_ADD(d[1], W_SHR(d[0], 26));
 	d[0] = W_AND(d[0], mask);
@@ -74,6 +80,15 @@ INLINE void multiply26(struct limbs26 *h, const struct factor26 *f)
 	h->v[3] = W_AND(d[3], mask);
 }
 
+/* h = h * f; limbs of h up to 2^28. */
+INLINE void multiply26(struct limbs26 *h, const struct factor26 *f)
+{
+	wide d[5];
+
+	products26(d, h, f, false);
+	carry26(h, d);
+}
+
 INLINE void add_block(struct limbs26 *h, wide lo, wide hi)
 {
 	const wide mask = W_SET1(MASK26);
@@ -83,6 +98,29 @@ INLINE void add_block(struct limbs26 *h, wide lo, wide hi)
 	h->v[2] = W_ADD(h->v[2], W_AND(W_OR(W_SHR(lo, 52), W_SHL(hi, 12)), mask));
 	h->v[3] = W_ADD(h->v[3], W_AND(W_SHR(hi, 14), mask));
 	h->v[4] = W_ADD(h->v[4], W_OR(W_SHR(hi, 40), W_SET1(UINT64_C(1) << 24)));
+}
+
+/*
+ * h = (h + first) * f^2 + second * f: a block's products wait for the carries of
+ * the one before, so that two at once take little longer than one.
+ */
+INLINE void add_two_blocks(struct limbs26 *h, const uint8_t *const first[POLY_LANES],
+			   const uint8_t *const second[POLY_LANES], const struct factor26 *f,
+			   const struct factor26 *squared)
+{
+	struct limbs26 other;
+	wide d[5], lo, hi;
+
+	UNROLL
+	for (int i = 0; i < 5; i++)
+		other.v[i] = W_SET1(0);
+	load_blocks(&lo, &hi, second);
+	add_block(&other, lo, hi);
+	load_blocks(&lo, &hi, first);
+	add_block(h, lo, hi);
+	products26(d, &other, f, false);
+	products26(d, h, squared, true);
+	carry26(h, d);
 }
 
 INLINE void load_limbs(struct limbs26 *l, const uint64_t from[5][POLY_LANES])
@@ -99,7 +137,7 @@ static void poly26_tags(const struct poly_lane *lane, unsigned int n)
 	uint8_t last[POLY_LANES][POLY1305_BLOCK];
 	const uint8_t *data[POLY_LANES];
 	size_t shortest = lane[0].len, longest = lane[0].len, at;
-	struct factor26 f;
+	struct factor26 f, squared;
 	struct limbs26 h, next;
 	wide lo, hi, alive;
 
@@ -117,11 +155,25 @@ static void poly26_tags(const struct poly_lane *lane, unsigned int n)
 	}
 	load_limbs(&h, limb);
 	factor_of(&f, &h);
+	multiply26(&h, &f);
+	factor_of(&squared, &h);
 	UNROLL
 	for (int i = 0; i < 5; i++)
 		h.v[i] = W_SET1(0);
 
-	for (at = 0; at + POLY1305_BLOCK <= shortest; at += POLY1305_BLOCK) {
+	for (at = 0; at + 2 * POLY1305_BLOCK <= shortest; at += 2 * POLY1305_BLOCK) {
+		const uint8_t *first[POLY_LANES], *second[POLY_LANES];
+
+		UNROLL
+		for (int i = 0; i < POLY_LANES; i++) {
+			first[i] = data[i] + at;
+			second[i] = first[i] + POLY1305_BLOCK;
+		}
+		add_two_blocks(&h, first, second, &f, &squared);
+	}
+	for (int i = 0; i < POLY_LANES; i++)
+		data[i] += at;
+	for (; at + POLY1305_BLOCK <= shortest; at += POLY1305_BLOCK) {
 		load_blocks(&lo, &hi, data);
 		add_block(&h, lo, hi);
 		multiply26(&h, &f);

@@ -43,24 +43,37 @@ static INLINE void store_word(uint8_t *p, uint32_t v, enum access access)
 #define XOR_WORD(i, x)                                                         \
 	store_word(out + 4 * (i), load_word(in + 4 * (i), access) ^ ((x) + s[i]), access)
 
-/* Key stream leaves the registers only as ciphertext or plaintext. */
-static INLINE void xor_block(uint8_t *out, const uint8_t *in, const uint32_t s[16],
-			     enum access access)
-{
-	uint32_t x0 = s[0], x1 = s[1], x2 = s[2], x3 = s[3];
-	uint32_t x4 = s[4], x5 = s[5], x6 = s[6], x7 = s[7];
-	uint32_t x8 = s[8], x9 = s[9], xa = s[10], xb = s[11];
-	uint32_t xc = s[12], xd = s[13], xe = s[14], xf = s[15];
+/* The halves of a double round; its columns but the first, too. */
+#define OTHER_COLUMNS                                                          \
+	QUARTER_ROUND(x1, x5, x9, xd);                                         \
+	QUARTER_ROUND(x2, x6, xa, xe);                                         \
+	QUARTER_ROUND(x3, x7, xb, xf)
+#define FIRST_COLUMN QUARTER_ROUND(x0, x4, x8, xc)
+#define DIAGONALS                                                              \
+	QUARTER_ROUND(x0, x5, xa, xf);                                         \
+	QUARTER_ROUND(x1, x6, xb, xc);                                         \
+	QUARTER_ROUND(x2, x7, x8, xd);                                         \
+	QUARTER_ROUND(x3, x4, x9, xe)
 
-	for (int round = 0; round < 20; round += 2) {
-		QUARTER_ROUND(x0, x4, x8, xc);
-		QUARTER_ROUND(x1, x5, x9, xd);
-		QUARTER_ROUND(x2, x6, xa, xe);
-		QUARTER_ROUND(x3, x7, xb, xf);
-		QUARTER_ROUND(x0, x5, xa, xf);
-		QUARTER_ROUND(x1, x6, xb, xc);
-		QUARTER_ROUND(x2, x7, x8, xd);
-		QUARTER_ROUND(x3, x4, x9, xe);
+/*
+ * A packet's blocks differ in the counter, word 12, alone: three of the four columns
+ * of the first round come out the same for all.  @head is the state after those.
+ * Key stream leaves the registers only as ciphertext or plaintext.
+ */
+static INLINE void xor_block(uint8_t *out, const uint8_t *in, const uint32_t s[16],
+			     const uint32_t head[16], enum access access)
+{
+	uint32_t x0 = s[0], x1 = head[1], x2 = head[2], x3 = head[3];
+	uint32_t x4 = s[4], x5 = head[5], x6 = head[6], x7 = head[7];
+	uint32_t x8 = s[8], x9 = head[9], xa = head[10], xb = head[11];
+	uint32_t xc = s[12], xd = head[13], xe = head[14], xf = head[15];
+
+	FIRST_COLUMN;
+	DIAGONALS;
+	for (int round = 2; round < 20; round += 2) {
+		FIRST_COLUMN;
+		OTHER_COLUMNS;
+		DIAGONALS;
 	}
 	XOR_WORD(0, x0);
 	XOR_WORD(1, x1);
@@ -80,19 +93,43 @@ static INLINE void xor_block(uint8_t *out, const uint8_t *in, const uint32_t s[1
 	XOR_WORD(15, xf);
 }
 
+static INLINE void head_of(uint32_t head[16], const uint32_t s[16])
+{
+	uint32_t x1 = s[1], x2 = s[2], x3 = s[3], x5 = s[5], x6 = s[6], x7 = s[7];
+	uint32_t x9 = s[9], xa = s[10], xb = s[11], xd = s[13], xe = s[14], xf = s[15];
+
+	OTHER_COLUMNS;
+	head[1] = x1;
+	head[2] = x2;
+	head[3] = x3;
+	head[5] = x5;
+	head[6] = x6;
+	head[7] = x7;
+	head[9] = x9;
+	head[10] = xa;
+	head[11] = xb;
+	head[13] = xd;
+	head[14] = xe;
+	head[15] = xf;
+}
+
 /*
  * MIPS takes two instructions for a word of any alignment, and each of them
  * again as long as a plain one.  Packets mostly are aligned.
  */
 static void xor_blocks(uint8_t *out, const uint8_t *in, uint32_t s[16], size_t blocks)
 {
+	uint32_t head[16];
+
+	head_of(head, s);
 	if (((uintptr_t)out | (uintptr_t)in) % 4 == 0) {
 		for (; blocks; blocks--, in += CHACHA_BLOCK, out += CHACHA_BLOCK, s[12]++)
-			xor_block(out, in, s, WORD_ALIGNED);
-		return;
+			xor_block(out, in, s, head, WORD_ALIGNED);
+	} else {
+		for (; blocks; blocks--, in += CHACHA_BLOCK, out += CHACHA_BLOCK, s[12]++)
+			xor_block(out, in, s, head, ANY_ALIGNMENT);
 	}
-	for (; blocks; blocks--, in += CHACHA_BLOCK, out += CHACHA_BLOCK, s[12]++)
-		xor_block(out, in, s, ANY_ALIGNMENT);
+	secret_erase(head, sizeof(head));
 }
 
 static void state_init(uint32_t s[16], const uint8_t *key, uint32_t counter, uint32_t n0,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The timing loops of `make bench-aead`: prints one sample a line, aead.py does the rest. */
+/* The loops of `make bench-aead`: aead.py times them, aead_foreign.py counts instructions. */
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,10 +108,64 @@ static void library_sodium(bool seal)
 }
 #endif
 
+#ifdef WITH_LIBCRYPTO_CORE
+/* What EVP calls at the bottom; only a static libcrypto lets us name them. */
+void ChaCha20_ctr32(unsigned char *out, const unsigned char *in, size_t len,
+		    const unsigned int k[8], const unsigned int c[4]);
+void Poly1305_Init(void *state, const unsigned char k[32]);
+void Poly1305_Update(void *state, const unsigned char *in, size_t len);
+void Poly1305_Final(void *state, unsigned char mac[16]);
+size_t Poly1305_ctx_size(void);
+
+/* The least that libcrypto can do for a packet: no context, no parameters, no checks. */
+static void library_core(bool seal)
+{
+	static const uint8_t zeros[64];
+	static uint64_t state[64];
+	unsigned int k[8], c[4] = { 0 };
+	uint8_t block0[64], lengths[16], tag[16];
+
+	if (Poly1305_ctx_size() > sizeof(state))
+		fail("libcrypto's Poly1305 state grew");
+	for (int i = 0; i < 8; i++)
+		k[i] = load_le32(key + 4 * i);
+	for (size_t i = 0; i < BATCH; i++) {
+		uint8_t *out = opened + i * stride, *in = (seal ? plain : sealed) + i * stride;
+		const uint8_t *text = seal ? out : in;
+		uint64_t nonce = seal ? counter++ : i;
+
+		c[2] = (unsigned int)nonce;
+		c[3] = (unsigned int)(nonce >> 32);
+		c[0] = 0;
+		ChaCha20_ctr32(block0, zeros, sizeof(block0), k, c);
+		c[0] = 1;
+		Poly1305_Init(state, block0);
+		if (seal)
+			ChaCha20_ctr32(out, in, len, k, c);
+		Poly1305_Update(state, text, len);
+		Poly1305_Update(state, zeros, -len % 16);
+		store_le64(lengths, 0);
+		store_le64(lengths + 8, len);
+		Poly1305_Update(state, lengths, sizeof(lengths));
+		Poly1305_Final(state, tag);
+		if (seal)
+			memcpy(out + len, tag, sizeof(tag));
+		else if (CRYPTO_memcmp(tag, in + len, sizeof(tag)))
+			fail("libcrypto's core refused a good packet");
+		else
+			ChaCha20_ctr32(out, in, len, k, c);
+	}
+}
+#endif
+
 static void once(const char *who, bool seal, size_t n)
 {
 	if (!strcmp(who, "EVP"))
 		library_openssl(seal);
+#ifdef WITH_LIBCRYPTO_CORE
+	else if (!strcmp(who, "core"))
+		library_core(seal);
+#endif
 #ifdef WITH_SODIUM
 	else if (!strcmp(who, "libsodium"))
 		library_sodium(seal);
@@ -119,14 +174,24 @@ static void once(const char *who, bool seal, size_t n)
 		ours(seal, n);
 }
 
+static bool is_library(const char *who)
+{
+	return !strcmp(who, "EVP") || !strcmp(who, "libsodium") || !strcmp(who, "core");
+}
+
+static void choose(const char *who, bool seal)
+{
+	if (!strcmp(who, "EVP"))
+		EVP_CipherInit_ex(evp, NULL, NULL, key, NULL, seal);
+	else if (!is_library(who) && crypto_select(who))
+		fail("no such variant");
+}
+
 static void sample(const char *who, bool seal, size_t n)
 {
 	uint64_t start, spent, passes = 0;
 
-	if (!strcmp(who, "EVP"))
-		EVP_CipherInit_ex(evp, NULL, NULL, key, NULL, seal);
-	else if (strcmp(who, "libsodium") && crypto_select(who))
-		fail("no such variant");
+	choose(who, seal);
 	once(who, seal, n);
 	start = now_ns();
 	do {
@@ -182,7 +247,37 @@ static void blake2s_samples(void)
 	EVP_MAC_free(mac_type);
 }
 
-/* argv: rounds, then the contenders */
+/* Sealed packets of @bytes each, for opening. */
+static void set_size(size_t bytes)
+{
+	struct aead_job jobs[BATCH];
+
+	len = bytes;
+	stride = len + 32;
+	for (size_t i = 0; i < BATCH; i++)
+		jobs[i] = (struct aead_job){ .key = key, .counter = i, .in = plain + i * stride,
+					     .out = sealed + i * stride, .len = (uint32_t)len };
+	aead_seal_batch(jobs, BATCH);
+}
+
+/* What is to be counted from outside: @passes over the batch, and nothing printed. */
+static int count(char **argv)
+{
+	const char *who = argv[0];
+	bool seal = !strcmp(argv[1], "seal");
+	size_t n = (size_t)atoi(argv[2]);
+
+	set_size((size_t)atoi(argv[3]));
+	choose(who, seal);
+	for (int passes = atoi(argv[4]); passes; passes--)
+		once(who, seal, n);
+	return 0;
+}
+
+/*
+ * argv: rounds, then the contenders;
+ * or "count", contender, seal or open, packets in a call, bytes, passes
+ */
 int main(int argc, char **argv)
 {
 	size_t room = BATCH * (16384 + 32) + 64;
@@ -204,24 +299,15 @@ int main(int argc, char **argv)
 #endif
 	if (crypto_init())
 		fail("a known answer failed");
+	if (argc == 7 && !strcmp(argv[1], "count"))
+		return count(argv + 2);
 	for (int round = 0; round < rounds; round++) {
 		for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
-			struct aead_job jobs[BATCH];
-
-			len = sizes[s];
-			stride = len + 32;
-			for (size_t i = 0; i < BATCH; i++)
-				jobs[i] = (struct aead_job){ .key = key, .counter = i,
-							     .in = plain + i * stride,
-							     .out = sealed + i * stride,
-							     .len = (uint32_t)len };
-			aead_seal_batch(jobs, BATCH);
+			set_size(sizes[s]);
 			for (int i = 2; i < argc; i++) {
-				bool library = !strcmp(argv[i], "EVP") || !strcmp(argv[i], "libsodium");
-
 				for (int open = 0; open < 2; open++) {
 					sample(argv[i], !open, 1);
-					if (!library)
+					if (!is_library(argv[i]))
 						sample(argv[i], !open, BATCH);
 				}
 			}
