@@ -11,3 +11,5 @@ cdef int fuzz_tcp_header(const uint8_t *data, size_t size) noexcept nogil
 cdef int fuzz_reassembly(const uint8_t *data, size_t size) noexcept nogil
 # A connection under a sequence of segments, timers and wishes of the consumer.
 cdef int fuzz_tcp(const uint8_t *data, size_t size) noexcept nogil
+# Two stacks, a network that does its worst, and streams compared with what was written.
+cdef int fuzz_tcp_pair(const uint8_t *data, size_t size) noexcept nogil

@@ -195,6 +195,9 @@ cdef void in_reset(netstack *s, tcp_flow *t, const tcp_segment *seg) noexcept no
 cdef void update_window(tcp_flow *t, const tcp_segment *seg) noexcept nogil:
     cdef uint32_t window = <uint32_t> seg.window << t.snd_scale
 
+    # What was overtaken counts its window from an older ACK.
+    if seq_lt(seg.ack, t.snd_una):
+        return
     if seq_gt(seg.ack, t.snd_una) or seq_gt(seg.seq, t.snd_wl1) or (
             seg.seq == t.snd_wl1 and window > t.snd_wnd):
         t.snd_wl1 = seg.seq

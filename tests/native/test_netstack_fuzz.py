@@ -10,7 +10,7 @@ import pytest
 from cext.netstack import fuzz
 
 CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
-TARGETS = ["packet", "tcp_header", "reassembly", "tcp"]
+TARGETS = ["packet", "tcp_header", "reassembly", "tcp", "tcp_pair"]
 
 
 def seeds(target: str) -> list[bytes]:
@@ -59,3 +59,21 @@ def test_connections_under_random_programs(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(400):
         fuzz.run("tcp", program(rng))
+
+
+def exchange(rng: random.Random) -> bytes:
+    """Steps of fuzz_tcp_pair: a network of some temper between two busy ends."""
+    hostile = rng.choice([0.0, 0.05, 0.2, 0.6])
+    steps = [rng.randbytes(4)]
+    for _ in range(rng.randrange(10, 300)):
+        what = rng.choice([0, 1, 3, 3, 8, 8]) if rng.random() >= hostile else rng.randrange(16)
+        steps.append(bytes([rng.choice([0, 16]) | rng.choice([0, 0, 0, 128]) | what]))
+        steps.append(rng.randbytes(3))
+    return b"".join(steps)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_ends_under_random_programs(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(300):
+        fuzz.run("tcp_pair", exchange(rng))

@@ -361,6 +361,18 @@ def test_small_window_is_filled_in_part_only_when_it_pays() -> None:
     assert [len(s.payload) for s in peer.receive()] == [380]  # the rest of the one it cut
 
 
+def test_a_window_that_was_overtaken_says_nothing() -> None:
+    """RFC 9293 section 3.10.7.4: SND.WL2 must not move back, or the edge would lie too far."""
+    peer = connected(window=4 * MSS)
+    peer.stack.send(peer.handle, b"x" * 8 * MSS)
+    assert len(peer.receive()) == 4
+    peer.send(ACK, 1, 1 + 2 * MSS, window=2 * MSS)  # the right edge stays where it was
+    assert peer.receive() == []
+    peer.send(ACK, 1, 1 + MSS, window=3 * MSS)  # the same edge, told before, comes later
+    assert peer.receive() == []
+    assert peer.stack.info(peer.handle)["snd_wnd"] == 2 * MSS
+
+
 def test_nagle_holds_back_what_is_small() -> None:
     peer = connected()
     peer.stack.set_nagle(peer.handle, True)
