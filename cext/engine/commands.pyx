@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 from cext.base.drops cimport DROP_REASON_COUNT
 from cext.engine.core cimport core_memory_bytes, core_size_buffers, engine_core
 from cext.engine.loop cimport TAG_INNER, TAG_UDP_V4
-from cext.engine.netport cimport netport_memory_bytes
+from cext.engine.netport cimport netport_add_drops, netport_memory_bytes
 from cext.engine.relay_table cimport relay
 from cext.host.clock cimport clock_now_ns
 from cext.host.loop cimport loop_forget, loop_watch
@@ -313,6 +313,7 @@ cdef int command_counters(void *argument, void *target) noexcept nogil:
     cdef counters *into = <counters *>target
     core.statistics.commands += 1
     memcpy(into.drops, wg_drops(core.device), DROP_REASON_COUNT * sizeof(uint64_t))
+    netport_add_drops(<relay *>core.relay, into.drops)
     into.engine = core.statistics
     into.udp = core.udp.statistics
     into.tun = core.tun.statistics

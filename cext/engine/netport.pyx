@@ -16,6 +16,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort
 from libc.string cimport memcmp, memcpy, memset
 
+from cext.base.drops cimport DROP_REASON_COUNT, drop_counters
 from cext.base.endian cimport load_be16
 from cext.engine.core cimport OUT_TURN_FLUSHES, engine_core
 from cext.engine.gro cimport gro_batch
@@ -109,6 +110,13 @@ cdef void netport_destroy(relay *r) noexcept nogil:
 
 cdef size_t netport_memory_bytes(const relay *r) noexcept nogil:
     return stack_bytes(&r.stack.limits) + relay_memory_bytes(r) if r != NULL else 0
+
+
+cdef void netport_add_drops(const relay *r, drop_counters *into) noexcept nogil:
+    cdef int i
+    if r != NULL:
+        for i in range(DROP_REASON_COUNT):
+            into.count[i] += r.stack.drops.count[i]
 
 
 # -- in --

@@ -130,11 +130,13 @@ cdef uint32_t new_block(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *d
     cdef uint64_t most
     cdef block *b
 
-    # A block counts in full, so that tiny segments cannot hold more than large ones.
+    # A block counts in full, so that tiny segments cannot hold much more than large ones.
+    # A quarter is for what is no payload in the blocks of large ones: a window of those
+    # must find room, or the stack drops what it asked for.
     most = 2 * <uint64_t> t.rcv_limit
     if most > s.limits.flow_rx_bytes:
         most = s.limits.flow_rx_bytes
-    if <uint64_t> t.rx_blocks * s.slab.block_bytes > most + s.slab.block_bytes:
+    if <uint64_t> t.rx_blocks * s.slab.block_bytes > most + most // 4 + s.slab.block_bytes:
         drop(&s.drops, DROP_NS_RECEIVE_FULL)
         return NS_NIL
     index = slab_take(&s.slab, SLAB_RECEIVE)

@@ -143,3 +143,26 @@ def test_any_batches_give_the_same_stream(
             assert acked[-1].ack - 1 == len(stream)
     if len(data) <= 65535:
         assert bytes(stream) == data
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("early", [False, True], ids=["parked", "early"])
+def test_a_whole_window_finds_room_however_it_waits(parts: bool, early: bool) -> None:
+    """What was advertised is kept: behind a stalled consumer, and behind a hole."""
+    peer = Peer(listening(parts=parts, flow_rx_bytes=1 << 16))
+    peer.handshake(mss=1380)
+    peer.stack.take = lambda handle, length: 0
+    window = 65535
+    data = bytes(i * 11 % 256 for i in range(window))
+    first = 1380 if early else 0
+    for at in range(first, window, 1380):
+        peer.stack.input_batch([segment(peer, 1 + at, data[at : at + 1380])])
+    if early:
+        peer.receive()
+        peer.stack.input_batch([segment(peer, 1, data[:1380])])
+    assert peer.receive()[-1].ack == 1 + window
+    assert peer.stack.drops().get("ns_receive_full", 0) == 0
+    got = bytearray()
+    while part := peer.stack.recv(peer.handle):
+        got += part
+    assert bytes(got) == data
