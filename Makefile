@@ -9,7 +9,7 @@ MINUTES ?= 1
 BUILD_PACKAGES := gcc libc6-dev make python3-dev python3-venv libssl-dev
 TEST_PACKAGES  := $(BUILD_PACKAGES) iproute2 iputils-ping nftables iperf3 tcpdump \
 	wireguard-go wireguard-tools libfaketime libsodium-dev shellcheck qemu-user valgrind \
-	ncat iptables busybox systemd \
+	ncat iptables busybox systemd curl openssh-client openssh-server proxychains4 bind9-dnsutils \
 	postgresql-15 chromium chromium-driver linux-source-6.12
 BINARY_PACKAGES := $(BUILD_PACKAGES) binutils patch perl xz-utils
 QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user

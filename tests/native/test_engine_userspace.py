@@ -1,4 +1,4 @@
-"""The netstack inside the engine: ping, TCP both ways, ends, refusals, leaks."""
+"""The netstack inside the engine: TCP both ways, ends, refusals, leaks."""
 
 from __future__ import annotations
 
@@ -11,50 +11,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from cext.crypto.primitives import x25519_public
 from cext.engine.engine import Endpoint, Engine
 from cext.engine.userspace import Userspace
-from tests.support.engine_pair import Host, secret, wait_until
+from tests.support.engine_pair import wait_until
 from tests.support.userspace_pair import Pair, echo, read_all, tcp_server
-from wantastic.device.loopback import ICMP, answer, echo_message, ip_packet
 
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     with Pair() as made:
         yield made
-
-
-def test_1_ping_of_the_tunnel_address_is_answered() -> None:
-    with Host(1) as asks:
-        answers = Engine()
-        answers.start()
-        try:
-            key = secret(2)
-            answers.set_private_key(key)
-            port = answers.up()
-            asks.engine.up()
-            Userspace(answers, ("10.9.0.2", "fd09::2"))
-            answers.set_peer(asks.public, allowed_ips=("10.9.0.1/32",))
-            asks.engine.set_peer(
-                x25519_public(key),
-                endpoint=Endpoint("127.0.0.1", port),
-                allowed_ips=("10.9.0.2/32",),
-            )
-            ends = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
-            request = ip_packet(*ends, ICMP, echo_message(8, 7, b"are you there"))
-            asks.inner.settimeout(5)
-            asks.inner.send(request)
-            reply = asks.inner.recv(2048)
-            assert reply[20:] == answer(request)[20:]  # type: ignore[index]
-            assert reply[12:20] == request[16:20] + request[12:16]
-        finally:
-            answers.stop()
 
 
 def test_2_bytes_pass_in_both_directions_with_half_close(pair: Pair) -> None:

@@ -1,11 +1,11 @@
 """Joins a netstack to Linux by a TUN device in real time and moves streams both ways.
 
-python -m tests.support.netstack_tun ROLE VERSION STREAMS BYTES PAUSE_S
+python -m tests.support.netstack_tun OPTIONS
 
 Runs inside a network namespace of its own as root; makes the device and its addresses.
-ROLE says who listens: "netstack" or "linux". Every stream carries BYTES each way, then
-either side closes its half. PAUSE_S is how long Linux waits before it reads. Prints one
-JSON object: what each side received and what was wrong with it.
+OPTIONS is a JSON object of the fields of Options. Every stream carries so many bytes each
+way, then either side closes its half. Prints one JSON object: what each side received,
+what was wrong with it, and what the path did to packets.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import concurrent.futures
 import fcntl
 import json
 import os
+import pathlib
 import select
 import socket
 import struct
@@ -21,14 +22,16 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 
 from cext.netstack.testing import Stack
+from tests.support.packet_path import Impairment, Path
 
 TUNSETIFF, IFF_TUN_NO_PI = 0x400454CA, 0x1001
 LINUX = {4: "10.77.0.1", 6: "fd77::1"}
 NETSTACK = {4: "10.77.0.2", 6: "fd77::2"}
 PORT = 7000
-TIMEOUT_S = 25
+POOLS = ("blocks", "tcp", "syn", "time_wait", "table", "timers", "answers", "reassemblies")
 
 
 def pattern(size: int) -> bytes:
@@ -54,36 +57,125 @@ def open_device() -> int:
     return fd
 
 
-def pump(stack: Stack, fd: int, done: threading.Event) -> None:
-    """Carry packets between the device and the stack, and call its timers."""
-    while not done.is_set():
+@dataclass(frozen=True)
+class Options:
+    """What happens. `listener` is "netstack" or "linux".
+
+    `pause_s` is how long Linux waits before it reads, `hold_s` how long before it closes
+    its half; `streams` are open at once, of `total`.
+    """
+
+    listener: str = "netstack"
+    version: int = 4
+    streams: int = 1
+    size: int = 1_000_000
+    total: int = 0
+    pause_s: float = 0.0
+    hold_s: float = 0.0
+    urgent: bool = False
+    seed: int = 1
+    timeout_s: float = 60
+    path: dict[str, float] = field(default_factory=dict)
+
+
+class Crossings:
+    """Connections whose ends both sent a FIN before they knew of the other's."""
+
+    def __init__(self) -> None:
+        self.ports: set[int] = set()
+        self._ends: dict[tuple[int, bool], int] = {}
+
+    def look(self, packet: bytes, from_linux: bool) -> None:
+        head = 20 if packet[0] >> 4 == 4 else 40
+        if (packet[9] if head == 20 else packet[6]) != 6 or not packet[head + 13] & 1:
+            return
+        source, target, seq, ack = struct.unpack_from("!HHII", packet, head)
+        port = source if source != PORT else target
+        length = len(packet) - head - (packet[head + 12] >> 4) * 4
+        self._ends.setdefault((port, from_linux), (seq + length + 1) % 2**32)
+        other = self._ends.get((port, not from_linux))
+        if other is not None and ack != other:
+            self.ports.add(port)
+
+
+class Pump:
+    """Carries packets between the device and the stack, and calls its timers."""
+
+    def __init__(self, stack: Stack, fd: int, options: Options) -> None:
+        self.stack, self.fd, self.options = stack, fd, options
+        self.done = threading.Event()
+        self.crossings = Crossings()
+        path = Path(**options.path) if options.path else None
+        self.ways = [Impairment(path, options.seed + i) for i in range(2)] if path else []
+        self._dialled = 0
+
+    def dial(self) -> None:
+        """Keep as many connections of the stack's open as there may be."""
+        options = self.options
+        total = options.total or options.streams
+        while self._dialled < total and self.stack.app_status()["open"] < options.streams:
+            self.stack.app_connect((LINUX[options.version], PORT), options.size)
+            self._dialled += 1
+
+    def arrive(self, now_ns: int) -> None:
         for _ in range(256):
             try:
-                stack.input(os.read(fd, 2048), now_ns=time.monotonic_ns())
+                packet = os.read(self.fd, 2048)
             except BlockingIOError:
                 break
-        stack.poll(time.monotonic_ns())
-        stack.app_serve()
-        while packets := stack.packets():
+            if not self.ways:
+                self.stack.input(packet, now_ns=time.monotonic_ns())
+                continue
+            self.crossings.look(packet, from_linux=True)
+            self.ways[0].put(packet, now_ns)
+        for packet in self.ways[0].take(now_ns) if self.ways else ():
+            self.stack.input(packet, now_ns=time.monotonic_ns())
+
+    def leave(self, now_ns: int) -> None:
+        while packets := self.stack.packets():
             for packet in packets:
-                os.write(fd, packet)
-            stack.app_serve()
-        at = stack.poll_at()
-        wait_ms = 50.0 if at is None else (at - time.monotonic_ns()) / 1e6
-        select.select([fd], [], [], min(50.0, max(0.0, wait_ms)) / 1000)
+                if not self.ways:
+                    os.write(self.fd, packet)
+                    continue
+                self.crossings.look(packet, from_linux=False)
+                self.ways[1].put(packet, now_ns)
+            self.stack.app_serve()
+        for packet in self.ways[1].take(now_ns) if self.ways else ():
+            os.write(self.fd, packet)
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            if self.options.listener == "linux":
+                self.dial()
+            self.arrive(time.monotonic_ns())
+            self.stack.poll(time.monotonic_ns())
+            self.stack.app_serve()
+            self.leave(time.monotonic_ns())
+            due = [self.stack.poll_at(), *(way.next_at() for way in self.ways)]
+            at = min((d for d in due if d is not None), default=None)
+            wait_ms = 50.0 if at is None else (at - time.monotonic_ns()) / 1e6
+            select.select([self.fd], [], [], min(50.0, max(0.0, wait_ms)) / 1000)
 
 
-def exchange(connection: socket.socket, data: bytes, pause_s: float) -> bool:
+def exchange(connection: socket.socket, data: bytes, options: Options) -> bool:
     """Send `data` and close that half; whether the same came back, up to the end."""
 
     def send() -> None:
-        connection.sendall(data)
+        if options.urgent:
+            # The pointer is ignored (RFC 6093): the byte stays where it is in the stream.
+            middle = len(data) // 2
+            connection.sendall(data[:middle])
+            connection.send(data[middle : middle + 1], socket.MSG_OOB)
+            connection.sendall(data[middle + 1 :])
+        else:
+            connection.sendall(data)
+        time.sleep(options.hold_s)
         connection.shutdown(socket.SHUT_WR)
 
     with connection, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(options.timeout_s)
         sending = pool.submit(send)
-        time.sleep(pause_s)
+        time.sleep(options.pause_s)
         got = bytearray()
         while part := connection.recv(1 << 18):
             got += part
@@ -91,48 +183,67 @@ def exchange(connection: socket.socket, data: bytes, pause_s: float) -> bool:
         return bytes(got) == data
 
 
-def main(role: str, version: int, streams: int, size: int, pause_s: float) -> None:
-    data = pattern(size)
+def resident_bytes() -> int:
+    words = pathlib.Path("/proc/self/statm").read_text().split()
+    return int(words[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def main(options: Options) -> None:
+    data = pattern(options.size)
+    total = options.total or options.streams
     stack = Stack(
         addresses=tuple(NETSTACK.values()), native=True, now_ns=time.monotonic_ns(),
-        ram_bytes=1 << 28, seed=time.monotonic_ns(),
+        ram_bytes=1 << 28, seed=time.monotonic_ns(), time_wait_ms=3000,
     )  # fmt: skip
-    stack.app_set(server_bytes=size)
-    fd, done = open_device(), threading.Event()
-    if role == "netstack":
+    stack.app_set(server_bytes=options.size)
+    fd = open_device()
+    if options.listener == "netstack":
         stack.listen(PORT, space=1 << 20)
-    pumping = threading.Thread(target=pump, args=(stack, fd, done))
+    pump = Pump(stack, fd, options)
+    pumping = threading.Thread(target=pump.run)
 
+    version = options.version
     family = socket.AF_INET6 if version == 6 else socket.AF_INET
-    server = socket.create_server((LINUX[version], PORT), family=family, backlog=streams)
-    server.settimeout(TIMEOUT_S)
-    if role == "linux":
-        for _ in range(streams):
-            stack.app_connect((LINUX[version], PORT), size)
+    server = socket.create_server((LINUX[version], PORT), family=family, backlog=options.streams)
+    server.settimeout(options.timeout_s)
+    empty = stack.usage()
+    resident: list[int] = []
     pumping.start()
     started = time.monotonic()
 
-    def one(_: int) -> bool:
-        if role == "linux":
+    def one(number: int) -> bool:
+        if options.listener == "linux":
             connection = server.accept()[0]
         else:
-            connection = socket.create_connection((NETSTACK[version], PORT), TIMEOUT_S)
-        return exchange(connection, data, pause_s)
+            connection = socket.create_connection((NETSTACK[version], PORT), options.timeout_s)
+        same = exchange(connection, data, options)
+        if number == total // 5 or number == total - 1:
+            resident.append(resident_bytes())
+        return same
 
     try:
-        with concurrent.futures.ThreadPoolExecutor(streams) as pool:
-            right = sum(pool.map(one, range(streams)))
+        with concurrent.futures.ThreadPoolExecutor(options.streams) as pool:
+            right = sum(pool.map(one, range(total)))
         took_s = time.monotonic() - started
-        while stack.app_status()["open"] and time.monotonic() < started + TIMEOUT_S:
+        deadline = time.monotonic() + options.timeout_s
+        while stack.app_status()["open"] and time.monotonic() < deadline:
             time.sleep(0.01)
+        # The last ones are in TIME_WAIT for three seconds.
+        deadline = time.monotonic() + 10
+        while stack.usage()["table"] > empty["table"] and time.monotonic() < deadline:
+            time.sleep(0.1)
     finally:
-        done.set()
+        pump.done.set()
         pumping.join()
+    left = {name: stack.usage()[name] for name in POOLS if stack.usage()[name] != empty[name]}
     print(json.dumps({
-        "right": right, "took_s": took_s, "broken": stack.check(),
+        "right": right, "took_s": took_s, "broken": stack.check(), "left": left,
+        "grown_bytes": resident[-1] - resident[0], "crossed": len(pump.crossings.ports),
+        "lost": sum(w.lost + w.overflown for w in pump.ways),
+        "late": sum(w.late for w in pump.ways), "doubled": sum(w.doubled for w in pump.ways),
         **stack.app_status(), **stack.statistics(),
     }))  # fmt: skip
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
+    main(Options(**json.loads(sys.argv[1])))

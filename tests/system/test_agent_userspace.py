@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +14,9 @@ from cext.crypto.primitives import x25519_public
 from tests.support.agent import PROGRAM
 from tests.support.engine_pair import secret
 from tests.support.peers import ROOT
+from tests.support.userspace_agents import accepts, eventually, free_port
 from tests.support.userspace_pair import Node, echo, read_all, tcp_server
 from wantastic.config.keys import encode_key
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
-
-
-def eventually(what: Callable[[], bool], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
-def accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def exchange(port: int, before: bytes = b"", reply: int = 0) -> bytes:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import struct
-import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -16,6 +13,7 @@ import pytest
 
 from cext.engine.engine import Endpoint
 from tests.support.control_peers import authority, server_context
+from tests.support.dns import NAME, Servers, answer_to
 from tests.support.userspace_pair import tcp_server
 from tests.system.test_proxy import Setup, run
 from wantastic.config.model import DnsConfig, DnsServer, HostPort
@@ -24,74 +22,19 @@ from wantastic.control.transport import Tls
 from wantastic.proxy.names import Names
 from wantastic.proxy.servers import Dialler, Socks5Listener
 
-NAME = "web.corp.example"
-LABELS = b"\x03web\x04corp\x07example\0"
 SERVER = DnsServer(HostPort("10.9.0.2", 53))
 TLS_SERVER = DnsServer(HostPort("10.9.0.2", 853), "dns.example")
-
-
-def answer_to(query: bytes, *, truncated: bool = False) -> bytes:
-    """Return what a server says: NAME is 10.9.0.2 and fd09::2, nothing else is anything."""
-    kind = int.from_bytes(query[-4:-2], "big")
-    known = LABELS in query and not truncated
-    flags = 0x8180 | (0x0200 if truncated else 0)
-    answer = query[:2] + struct.pack("!5H", flags, 1, known, 0, 0) + query[12:]
-    if known:
-        data = bytes((10, 9, 0, 2)) if kind == 1 else socket.inet_pton(socket.AF_INET6, "fd09::2")
-        answer += b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data
-    return answer
-
-
-class Servers:
-    """A DNS server's UDP and TCP sides, and how often each was asked."""
-
-    def __init__(self, behaviour: str) -> None:
-        self.behaviour = behaviour
-        self.asked: Counter[str] = Counter()
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-
-    def udp(self) -> None:
-        with suppress(OSError):
-            while True:
-                query, source = self.socket.recvfrom(4096)
-                if not query:
-                    return
-                self.asked["udp"] += 1
-                if self.behaviour == "silent":
-                    continue
-                if self.behaviour == "deaf at first" and self.asked["udp"] < 3:
-                    continue
-                if self.behaviour == "spoofed":
-                    good = answer_to(query)
-                    for wrong in (b"", b"x", bytes(2) + good[2:], good[:20], query):
-                        self.socket.sendto(wrong, source)
-                truncated = self.behaviour == "truncated"
-                self.socket.sendto(answer_to(query, truncated=truncated), source)
-
-    def tcp(self, connection: socket.socket) -> None:
-        self.asked["tcp"] += 1
-        size = int.from_bytes(connection.recv(2), "big")
-        reply = answer_to(connection.recv(size))
-        connection.sendall(len(reply).to_bytes(2, "big") + reply)
 
 
 @contextmanager
 def dns(made: Setup, behaviour: str = "") -> Iterator[Servers]:
     """A DNS server at the far node's port 53."""
     servers = Servers(behaviour)
-    thread = threading.Thread(target=servers.udp, daemon=True)
-    thread.start()
-    with tcp_server(servers.tcp) as stream:
+    with servers.running() as (datagrams, stream):
         made.pair.right.stack.forward_tcp(53, stream)
-        made.pair.right.stack.forward_udp(53, Endpoint(*servers.socket.getsockname()))
+        made.pair.right.stack.forward_udp(53, datagrams)
         made.names.use(DnsConfig(servers=(SERVER,)))
-        try:
-            yield servers
-        finally:
-            servers.socket.sendto(b"", servers.socket.getsockname())
-            thread.join(5)
-            servers.socket.close()
+        yield servers
 
 
 @pytest.mark.parametrize(
