@@ -3,6 +3,7 @@
 #ifndef WT_WIRE_CHECKSUM_H
 #define WT_WIRE_CHECKSUM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -21,6 +22,12 @@
 
 /** checksum_add() - Add @len bytes at @p, from any alignment, to @sum */
 uint64_t checksum_add(uint64_t sum, const void *p, size_t len);
+
+/** checksum_add_portable() - The same without vectors: the reference of the tests */
+uint64_t checksum_add_portable(uint64_t sum, const void *p, size_t len);
+
+/** checksum_is_wide() - Whether this CPU has vectors for it, and they are right */
+bool checksum_is_wide(void);
 
 /** checksum_copy() - Copy @len bytes and add them to @sum in the same pass */
 uint64_t checksum_copy(uint64_t sum, void *to, const void *from, size_t len);

@@ -10,7 +10,10 @@ from cpython.bytes cimport PyBytes_AS_STRING
 
 from cext.wire.checksum cimport (
     checksum_add,
+    checksum_add_portable,
     checksum_copy,
+    checksum_fold,
+    checksum_is_wide,
     checksum_pseudo,
     checksum_store,
     checksum_store_udp,
@@ -44,6 +47,33 @@ def checksum(list parts, int offset=0, bint udp=False):
     else:
         checksum_store(field, total)
     return bytes([field[0], field[1]])
+
+
+def is_wide():
+    """Return whether checksums are made with vectors."""
+    return checksum_is_wide()
+
+
+def sums(bytes data, int offset=0, unsigned long long total=0):
+    """Return the folded sums of the portable way, the chosen way, and that with a copy.
+
+    The data lie `offset` bytes behind an aligned address, and are copied to another such.
+    """
+    cdef size_t size = len(data)
+    cdef uint8_t *memory = <uint8_t *>malloc(2 * (size + offset) + 64)
+    cdef uint8_t *source = memory + offset
+    cdef uint8_t *to = source + size + offset + 7
+    try:
+        memcpy(source, PyBytes_AS_STRING(data), size)
+        to[size] = 0xa5
+        found = (checksum_fold(checksum_add_portable(total, source, size)),
+                 checksum_fold(checksum_add(total, source, size)),
+                 checksum_fold(checksum_copy(total, to, source, size)))
+        assert (<char *>to)[:size] == data
+        assert to[size] == 0xa5
+        return found
+    finally:
+        free(memory)
 
 
 def copy(bytes data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,28 @@ CHECKSUMS = [
 @pytest.mark.parametrize(("row", "data", "expected"), CHECKSUMS)
 def test_checksum_table(row: int, data: bytes, expected: str) -> None:
     assert wire.checksum([data]).hex() == expected, row
+
+
+@given(st.binary(max_size=3000), st.integers(0, 7), st.integers(0, 2**47))
+def test_checksum_with_and_without_vectors(data: bytes, offset: int, total: int) -> None:
+    portable, chosen, copied = wire.sums(data, offset, total)
+    assert portable == chosen == copied
+
+
+def test_checksum_of_every_length_that_a_packet_has() -> None:
+    data = bytes((7 * i * i + 255) & 255 for i in range(1600))
+    full = b"\xff" * 1600
+    for size in range(1600):
+        model = struct.pack("!H", packets.checksum(data[:size]))
+        for sample in (data[:size], full[:size]):
+            assert len(set(wire.sums(sample, size % 8))) == 1, size
+        assert wire.checksum([data[:size]]) == model
+    assert len(set(wire.sums(b"\xff" * 65535))) == 1
+
+
+def test_vectors_are_used_where_the_cpu_has_them() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert wire.is_wide() == ("avx2" in flags)
 
 
 def test_udp_checksum_is_never_zero() -> None:
