@@ -402,6 +402,19 @@ def test_nothing_that_the_control_server_does_ends_the_tunnel() -> None:
     assert world.conductor.state is State.RUNNING
 
 
+def test_one_trouble_after_another_is_no_recovery_in_between() -> None:
+    world = running()
+    world.conductor.trouble(TransportError("refused", "no"))
+    since = world.conductor.state_since_unix_s
+    world.now_s += 60
+    world.conductor.trouble(TransportError("timeout", "no"))
+    assert world.conductor.state is State.DEGRADED
+    assert world.conductor.state_since_unix_s == since
+    assert world.conditions.standing == {("timeout", "control"): "warning"}
+    world.conductor.fine()
+    assert world.conductor.state is State.RUNNING
+
+
 def test_a_refused_enrolment_says_so() -> None:
     world = World()
     world.conductor.registering()

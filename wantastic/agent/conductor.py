@@ -249,11 +249,12 @@ class Conductor:
     def trouble(self, error: ControlError) -> None:
         """The control plane failed; the tunnel stays as it is."""
         grave = error.code in NEEDS_OPERATOR and self.state not in HAS_TUNNEL
-        if self._control_fault and self._control_fault != error.code:
-            self._clear(self._control_fault, "control")
-        self._control_fault = error.code
+        before, self._control_fault = self._control_fault, error.code
         severity = "error" if grave else "warning"
         self._set(error.code, severity, error.reason, error.remedy, "control")
+        if before and before != error.code:
+            # Afterwards: one reason after another is no recovery in between.
+            self._clear(before, "control")
         if error.code in NEEDS_OPERATOR and self.state in (
             State.UNREGISTERED, State.REGISTERING,
         ):  # fmt: skip

@@ -1,0 +1,249 @@
+"""A device's life as processes on loopback: enrolment, refresh, rotation, forgotten, 1970.
+
+The reference server with its own gateway, and the agent in userspace mode: no root. What
+either of them ever writes is searched for every secret that the device had in its life.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import server as support
+from tests.support.agent import PROGRAM, interface_name
+from tests.support.peers import ROOT
+from tests.support.server import eventually, new_token, operate
+
+FAKE_CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+DATABASE = ("server.db", "server.db-wal", "server.db-shm")
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def payload(path: Path) -> dict[str, Any]:
+    """Return a record's JSON; nothing where there is none (or it is being replaced)."""
+    with contextlib.suppress(OSError, ValueError):
+        found: dict[str, Any] = json.loads(path.read_bytes().partition(b"\n")[2])
+        return found
+    return {}
+
+
+@dataclass
+class Device:
+    """An agent, and every secret that it was seen with."""
+
+    folder: Path
+    port: int
+    transport: str
+    secrets: set[str] = field(default_factory=set)
+    shown: list[str] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.name = interface_name()
+        self.state = self.folder / "agent"
+        self.log_path = self.folder / "agent.log"
+        self.environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "WANTASTIC_RUN_DIR": str(self.folder / "run"),
+        }
+        config = {
+            "interface": {"name": self.name, "mode": "userspace", "listen_port": 0},
+            "auth": {
+                "server_url": f"127.0.0.1:{self.port}",
+                "ca_file": str(self.folder / "server" / "ca.pem"),
+                "transport": self.transport,
+            },
+            "state_dir": str(self.state),
+            "log": {"level": "trace"},
+        }
+        self.config_path = self.folder / "config.json"
+        self.config_path.write_text(json.dumps(config))
+
+    def start(self, *flags: str, **environ: str) -> None:
+        command = [*PROGRAM, "-config", str(self.config_path), *flags]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env={**self.environ, **environ}, stderr=log, stdout=log
+            )
+
+    def stop(self) -> int:
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def status(self) -> dict[str, Any]:
+        """Return the status, and remember what it showed and which secrets there are now."""
+        self.remember()
+        command = [*PROGRAM, "-status", "-interface", self.name, "--json"]
+        done = subprocess.run(
+            command, env=self.environ, capture_output=True, text=True, timeout=30, check=False
+        )
+        self.shown.append(done.stdout + done.stderr)
+        with contextlib.suppress(ValueError):
+            found: dict[str, Any] = json.loads(done.stdout)
+            return found
+        return {}
+
+    def remember(self) -> None:
+        for copy in ("", ".previous"):
+            credentials = payload(self.state / f"credentials{copy}")
+            self.secrets |= {credentials.get("token", ""), credentials.get("tls_key", "")[60:100]}
+            identity = payload(self.state / f"identity{copy}")
+            for name in ("private_key", "coming_private_key"):
+                self.secrets.add(identity.get(name, ""))
+        self.secrets.discard("")
+
+    def is_connected(self) -> bool:
+        peers = self.status().get("peers", [])
+        return bool(peers) and all(peer["state"] == "connected" for peer in peers)
+
+    def token(self) -> str:
+        return str(payload(self.state / "credentials").get("token", ""))
+
+    def agent(self, name: str) -> object:
+        return self.status().get("agent", {}).get(name)
+
+    def clock_troubles(self) -> list[dict[str, str]]:
+        """Return what TLS has to say about the clock."""
+        found = self.status().get("conditions", [])
+        return [c for c in found if c["code"] == "clock_wrong" and "certificate" in c["reason"]]
+
+    def key(self) -> str:
+        return str(payload(self.state / "identity").get("private_key", ""))
+
+
+@pytest.fixture
+def device(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Device]:
+    found = Device(tmp_path, free_port(socket.SOCK_STREAM), request.param)
+    yield found
+    if found.process and found.process.poll() is None:
+        found.process.kill()
+        found.process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["grpcio", "grpclib"], indirect=True)
+def test_a_whole_life_tells_no_secret(device: Device, tmp_path: Path) -> None:
+    state = tmp_path / "server"
+    operate(state, "tenant", "create", "default", "--ipv4", "10.66.0.0/24")
+    token = new_token(state, "--reusable")
+    device.secrets.add(token)
+    (tmp_path / "token").write_text(token)
+    options = (
+        *("--listen", f"127.0.0.1:{device.port}", "--host", "127.0.0.1", "--log-level", "debug"),
+        *("--gateway", "device", "--gateway-host", "127.0.0.1"),
+        *("--gateway-port", str(free_port(socket.SOCK_DGRAM)), "--token-lifetime", "60s"),
+    )
+
+    with support.serving(state, *options, name="zeroth"):
+        pass  # It makes its authority and the gateway's key.
+    before = {name: (state / name).read_bytes() for name in DATABASE if (state / name).exists()}
+    assert before
+
+    # Enrolment and a tunnel; the device's token lives a minute, so it is refreshed on the way.
+    with support.serving(state, *options, name="first"):
+        device.start("-token-file", str(tmp_path / "token"))
+        assert eventually(device.is_connected, 60), device.log
+        assert token not in Path(f"/proc/{device.process.pid}/cmdline").read_text()  # type: ignore[union-attr]
+        first_key, first_token = device.key(), device.token()
+
+        # The server orders another static key: registered, proved by a handshake, kept.
+        name = device.status()["control"]["device_id"]
+        operate(state, "device", "rekey", name, "--within", "1s")
+        assert eventually(lambda: device.status() and device.key() != first_key, 90), device.log
+        assert eventually(lambda: device.agent("key_rotation") == "steady", 60)
+        assert "coming_private_key" not in payload(device.state / "identity")
+        assert eventually(device.is_connected, 30)
+        assert "static key rotation ends kept_old=False" in device.log
+        assert eventually(lambda: device.status() and device.token() not in ("", first_token), 60)
+        second_key = device.key()
+
+    # The server's database is restored from before the device: it registers again by itself.
+    for name in DATABASE:
+        (state / name).unlink(missing_ok=True)
+    for name, data in before.items():
+        (state / name).write_bytes(data)
+    with support.serving(state, *options, name="second"):
+        assert operate(state, "device", "list") == []
+        assert eventually(lambda: len(operate(state, "device", "list")) == 1, 90), device.log
+        assert eventually(device.is_connected, 60), device.log
+        assert device.key() == second_key
+        assert eventually(lambda: device.agent("state") == "running", 60)
+        shown = subprocess.run(
+            [*PROGRAM, "-status", "-interface", device.name],
+            env=device.environ, capture_output=True, text=True, check=False,
+        ).stdout  # fmt: skip
+        assert "configuration: version" in shown
+        assert "received" in shown, "the age of what is cached"
+        device.shown.append(shown)
+        assert device.stop() == 0
+
+        # A boot at 1970: TLS says that the clock is wrong and does not go on without a check;
+        # the tunnel runs from the cache meanwhile. With the right time all is well again.
+        assert FAKE_CLOCK, "needs libfaketime"
+        device.start(
+            LD_PRELOAD=str(FAKE_CLOCK),
+            FAKETIME="@1970-01-01 00:00:10",
+            FAKETIME_DONT_FAKE_MONOTONIC="1",
+        )
+        # (The tunnel's own clock_wrong, that of the handshakes' floor, is another one.)
+        assert eventually(device.clock_troubles, 60), device.log
+        wrong, status = device.clock_troubles()[0], device.status()
+        assert "NTP" in wrong["remedy"]
+        assert status["control"]["last_contact_unix_s"] is None
+        assert eventually(device.is_connected, 30), device.log
+        assert device.stop() == 0
+        device.start()
+        assert eventually(lambda: device.agent("state") == "running", 60), device.log
+        assert device.stop() == 0
+
+    device.remember()
+    assert len(device.secrets) >= 7, "two keys, the tokens, the TLS key"
+    shutil.rmtree(device.state)
+    written = [device.log, *device.shown]
+    written += [(tmp_path / f"{name}.log").read_text() for name in ("zeroth", "first", "second")]
+    assert all(len(text) > 50 for text in (device.log, *device.shown[-1:]))
+    for secret in device.secrets:
+        for form in forms(secret):
+            assert not [line for text in written for line in text.splitlines() if form in line]
+    assert "Traceback" not in device.log
+
+
+def forms(secret: str) -> set[str]:
+    """Return how a secret could be written: as it is, a good part of it, a key's bytes in hex."""
+    found = {secret, secret[:24], secret[-24:]}
+    with contextlib.suppress(ValueError):
+        raw = base64.b64decode(secret, validate=True)
+        if len(raw) == 32:
+            found |= {raw.hex(), repr(raw)[2:-1]}
+    return found
+
+
+def test_the_search_for_secrets_finds_them() -> None:
+    """The search above is worth nothing if it cannot fail."""
+    key = bytes(range(32, 64))
+    text = base64.b64encode(key).decode()
+    for line in (f"key={text}", f"key={key.hex()}", f"key={key!r}", f"...{text[-24:]}"):
+        assert any(form in line for form in forms(text)), line
