@@ -72,6 +72,10 @@ class Nobody:
             "PYTHONPATH": f"{self.folder}:{self.folder}/packages",
             "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(self.files),
+            # The poorest of terminals.
+            "LC_ALL": "C",
+            "PYTHONCOERCECLOCALE": "0",
+            "PYTHONUTF8": "0",
         }
         if os.geteuid() == 0:
             found["PYTHONHOME"] = f"{self.folder}/python"

@@ -83,7 +83,7 @@ class Demonstration:
 
     def _step(self, text: str, result: str) -> None:
         if not self._options.json:
-            say(f"  {text:38}{result}")
+            say(f"  {text:40}{result}")
 
     async def _start(self) -> None:
         programs, site = self._programs, self._site
@@ -95,7 +95,7 @@ class Demonstration:
         await programs.make_token()
         self._step("wantastic-server token create", "for one device, valid for a day")
         await programs.start_agent()
-        self._step("wantasticd -config … -token-file …", "in userspace mode")
+        self._step("wantasticd -config ... -token-file ...", "in userspace mode")
         end = time.monotonic() + START_TIMEOUT_S
         while True:
             programs.check()

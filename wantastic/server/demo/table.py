@@ -117,30 +117,30 @@ def screen(state: Mapping[str, Any]) -> str:
         "wantasticd: a device, its control server and a tunnel, all on this machine",
         "",
         "THE DEVICE",
-        f"  agent      {agent['state']:12} {agent['reason']}",
-        f"  address    {agent['address'] or 'none yet'}, given by the server ({agent['control']})",
-        f"  peer       {peer['state']:12} {peer['endpoint']}, "
+        f"  agent        {agent['state']:12} {agent['reason']}",
+        f"  address      {agent['address'] or 'none yet':12} given by the server, by {agent['control']}",
+        f"  peer         {peer['state']:12} {peer['endpoint']}, "
         f"{_age(peer['handshake_age_s'])}{took}",
-        f"  transfer   {size(peer['rx_bytes'])} received, {size(peer['tx_bytes'])} sent",
+        f"  transfer     {size(peer['rx_bytes'])} received, {size(peer['tx_bytes'])} sent",
         *(f"  ! {text}" for text in agent["conditions"]),
         "",
         "THE SERVER",
     ]
     rows += [
-        f"  {d['device_id']:10} {d['status']:12} {d['ipv4']}, configuration "
+        f"  {d['device_id']:12} {d['status']:12} {d['ipv4']}, configuration "
         f"{d['applied_version']} of {d['version']} in force"
         for d in server["devices"]
     ]
     rows += [
-        f"  gateway    {server['gateway_peers']} peer",
-        f"  calls      {server['calls_answered']} answered, {server['calls_refused']} refused",
+        f"  gateway      {server['gateway_peers']} peer",
+        f"  calls        {server['calls_answered']} answered, {server['calls_refused']} refused",
         "",
         "A WEB SITE BEHIND THE GATEWAY, THROUGH THE DEVICE'S SOCKS5 PROXY",
-        f"  pages      {web['fetched']} of {web['asked']} fetched, {last}",
+        f"  pages        {web['fetched']} of {web['asked']} fetched, {last}",
     ]
     rows += [f"  ! {web['problem']}"] if web["problem"] else []
     rows += [
-        f"  try it     curl --proxy socks5://{web['socks5']} {web['url']}",
+        f"  try it       curl --proxy socks5://{web['socks5']} {web['url']}",
         "",
         f"{state['seconds']:.0f} s; Ctrl-C ends everything",
     ]
