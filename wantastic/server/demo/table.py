@@ -118,7 +118,8 @@ def screen(state: Mapping[str, Any]) -> str:
         "",
         "THE DEVICE",
         f"  agent        {agent['state']:12} {agent['reason']}",
-        f"  address      {agent['address'] or 'none yet':12} given by the server, by {agent['control']}",
+        f"  address      {agent['address'] or 'none yet':12} "
+        f"given by the server, by {agent['control']}",
         f"  peer         {peer['state']:12} {peer['endpoint']}, "
         f"{_age(peer['handshake_age_s'])}{took}",
         f"  transfer     {size(peer['rx_bytes'])} received, {size(peer['tx_bytes'])} sent",
