@@ -64,6 +64,7 @@ cdef struct fuzz_context:
 
 cdef struct wire_slot:
     uint32_t length
+    bint damaged
     uint8_t data[WIRE_BYTES]
 
 # One end, and the packets it sent about which the network has not decided.
@@ -488,11 +489,13 @@ cdef void look_at(pair_end *a, pair_end *b, const ns_packet *p) noexcept nogil:
     a.edge_known = True
 
 
-cdef void push_wire(pair_end *a, const uint8_t *data, uint32_t length) noexcept nogil:
+cdef void push_wire(pair_end *a, const uint8_t *data, uint32_t length,
+                    bint damaged) noexcept nogil:
     """Beyond what it holds the network drops."""
     if a.slots < WIRE_SLOTS and length <= WIRE_BYTES:
         memcpy(a.wire[a.slots].data, data, length)
         a.wire[a.slots].length = length
+        a.wire[a.slots].damaged = damaged
         a.slots += 1
 
 
@@ -509,7 +512,7 @@ cdef void pump(pair_end *a, pair_end *b) noexcept nogil:
         n = ns_next_packets(a.s, a.s.now_ns, out, 16)
         for i in range(n):
             look_at(a, b, &out[i])
-            push_wire(a, out[i].data, out[i].len)
+            push_wire(a, out[i].data, out[i].len, False)
 
 
 cdef void deliver(pair_end *a, pair_end *b, uint32_t i) noexcept nogil:
@@ -588,8 +591,10 @@ cdef void pair_step(pair_end *a, pair_end *b, const uint8_t *step) noexcept nogi
     elif what == 4 and a.slots:
         take_wire(a, i)
     elif what == 5 and a.slots:
-        push_wire(a, a.wire[i].data, a.wire[i].length)
-    elif what == 6 and a.slots:
+        push_wire(a, a.wire[i].data, a.wire[i].length, a.wire[i].damaged)
+    elif what == 6 and a.slots and not a.wire[i].damaged:
+        # One bit: two of them may leave the checksum as it was.
+        a.wire[i].damaged = True
         at = (step[2] | <uint32_t> step[3] << 8) % a.wire[i].length
         a.wire[i].data[at] ^= <uint8_t> (1 << (step[3] >> 5))
     elif what == 7:

@@ -296,3 +296,97 @@ def test_noise_never_breaks_an_invariant() -> None:
                 peer.stack.shutdown(peer.handle)
             peer.stack.packets()
             assert peer.stack.check() == 0, seed
+
+
+def test_ack_flood_over_the_window_of_a_live_connection() -> None:
+    """Blind ACKs, bare and with a byte: nothing is kept, and answers are limited."""
+    rng = random.Random(4)
+    peer = established()
+    answers = 0
+    for i in range(20_000):
+        ack = rng.randrange(2002, 1 << 32) if i % 2 else rng.randrange(1 << 31, 1 << 32)
+        peer.send(ACK, 1 + rng.randrange(WINDOW), ack, b"z" * (i % 3 == 0))
+        if i % 100 == 0:
+            answers += len(peer.receive())
+            peer.sleep(5)
+    # A second in all: two challenges, and what their limit lets out at its edges.
+    assert answers <= 4
+    assert peer.stack.usage()["blocks"] <= 1
+    assert peer.stack.drops()["ns_rate_limited"] > 10_000
+    assert peer.stack.check() == 0
+    assert is_alive(peer)
+
+
+def test_tiny_segments_to_a_reader_that_sleeps() -> None:
+    """One byte each, in order: they fill blocks, not a block each."""
+    stack = listening(space=1 << 20)
+    victim = Peer(stack, theirs=("10.0.0.5", 5))
+    victim.handshake()
+    stack.take = lambda handle, length: length if handle == victim.handle else 0
+    attacker = Peer(stack)
+    attacker.handshake(wscale=4)
+    for i in range(30_000):
+        attacker.send(ACK, 1 + i, 1, b"t")
+        if i % 8 == 0:
+            stack.packets()
+    usage = stack.usage()
+    assert stack.info(attacker.handle)["parked"] == 30_000
+    assert usage["blocks"] * usage["block_bytes"] <= 30_000 * 1.2 + usage["block_bytes"]
+    assert stack.check() == 0
+    victim.send(ACK, 1, 1, b"fine")
+    assert stack.received[victim.handle] == b"fine"
+
+
+@pytest.mark.parametrize("shut", [False, True])
+def test_peers_that_never_take_what_we_send(shut: bool) -> None:
+    """They ask for much and then shut the window, or go silent: the slab keeps its cap."""
+    stack = listening(ram_bytes=1 << 24, user_timeout_s=60)
+    greedy = []
+    for port in range(200):
+        peer = Peer(stack, theirs=("10.0.0.9", 1000 + port))
+        peer.handshake(wscale=4)
+        greedy.append(peer)
+    queued = 0
+    for _ in range(4):
+        for peer in greedy:
+            queued += max(0, stack.send(peer.handle, bytes(100_000)))
+            stack.packets()
+    if shut:
+        for peer in greedy:
+            peer.send(ACK, 1, 1, window=0)
+    usage = stack.usage()
+    assert queued > 500_000
+    assert usage["blocks"] <= usage["blocks_cap"] * 15 // 16 + 1
+    # Another client comes, writes and is answered all the same.
+    victim = Peer(stack, theirs=("10.0.0.5", 5))
+    victim.handshake()
+    victim.send(ACK, 1, 1, b"fine")
+    assert stack.received[victim.handle] == b"fine"
+    stack.packets()
+    assert stack.check() == 0
+    if not shut:
+        greedy[0].stack_now = victim.stack_now
+        greedy[0].sleep(400_000)  # nobody answers: all of it is given up
+        for _ in range(100):
+            stack.packets()
+            greedy[0].sleep(1000)
+        assert stack.usage()["blocks"] <= 1
+
+
+def test_fragments_never_hold_more_than_their_share() -> None:
+    """First fragments only, from everywhere: reassembly has its own bound in the slab."""
+    stack = listening(ram_bytes=1 << 24, reassemblies=16, reassembly_blocks=40)
+    live = Peer(stack)
+    live.handshake()
+    first = segments.udp(("10.7.0.1", 9), ("10.0.0.1", 53), bytes(2900))[:1400]
+    for i in range(10_000):
+        source = f"10.7.{i >> 8}.{i & 255}"
+        stack.input(
+            segments.ip(source, OURS[0], 17, first, ident=i, fragment=0x2000 | i % 3 * 175), peer=3
+        )
+        stack.packets()
+        assert stack.usage()["reassemblies"] <= 16
+    assert stack.statistics()["fragments_in"] == 10_000
+    assert stack.usage()["blocks"] <= 41
+    live.send(ACK, 1, 1, b"fine")
+    assert stack.received[live.handle] == b"fine"
