@@ -11,6 +11,7 @@ from tests.fuzz.control import (
     fuzz_sign_in,
     fuzz_stored,
 )
+from tests.fuzz.dns import fuzz_dns
 from tests.fuzz.netlink import fuzz_netlink
 from tests.fuzz.uapi import fuzz_uapi
 from wantastic.proxy.credentials import Credentials
@@ -42,6 +43,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "control:error": fuzz_error,
     "control:sign_in": fuzz_sign_in,
     "control:stored": fuzz_stored,
+    "device:dns": fuzz_dns,
     "device:netlink": fuzz_netlink,
     "device:uapi": fuzz_uapi,
     "proxy:socks5": socks5,

@@ -122,7 +122,7 @@ class Device:
     def token(self) -> str:
         return str(payload(self.state / "credentials").get("token", ""))
 
-    def agent(self, name: str) -> object:
+    def agent(self, name: str) -> Any:
         return self.status().get("agent", {}).get(name)
 
     def clock_troubles(self) -> list[dict[str, str]]:
@@ -229,6 +229,40 @@ def test_a_whole_life_tells_no_secret(device: Device, tmp_path: Path) -> None:
         for form in forms(secret):
             assert not [line for text in written for line in text.splitlines() if form in line]
     assert "Traceback" not in device.log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["grpclib"], indirect=True)
+def test_a_configuration_that_cuts_the_tunnel_is_taken_back(device: Device, tmp_path: Path) -> None:
+    """Commit-confirm over everything: the operator announces a gateway that is none."""
+    state = tmp_path / "server"
+    options = (
+        *("--listen", f"127.0.0.1:{device.port}", "--host", "127.0.0.1"),
+        *("--gateway", "device", "--gateway-host", "127.0.0.1"),
+        *("--gateway-port", str(free_port(socket.SOCK_DGRAM))),
+    )
+    with support.serving(state, *options):
+        (tmp_path / "token").write_text(new_token(state))
+        device.start("-token-file", str(tmp_path / "token"))
+        assert eventually(device.is_connected, 60), device.log
+        assert eventually(lambda: device.agent("state") == "running", 30)
+        (good,) = device.status()["peers"]
+        wrong = ("--public-key", support.key(), "--endpoint", "127.0.0.1:9")
+        operate(state, "gateway", "set", *wrong)
+        assert eventually(lambda: (device.agent("configuration") or {})["on_trial"], 30), device.log
+        assert device.status()["peers"][0]["public_key"] != good["public_key"]
+        # Nobody shakes hands there: after 45 s the one before is back, and the server is told.
+        assert eventually(device.is_connected, 90), device.log
+        (back,) = device.status()["peers"]
+        assert back["public_key"] == good["public_key"]
+        found = device.status()
+        assert found["agent"]["state"] == "degraded"
+        assert "configuration_rejected" in {c["code"] for c in found["conditions"]}
+        assert eventually(lambda: "shook hands" in str(operate(state, "device", "list")), 20)
+        # A boot comes back with what worked, not with what was tried last.
+        cached = payload(device.state / "configuration")["statement"]["peers"]
+        assert [peer["public_key"] for peer in cached] == [good["public_key"]]
+        assert device.stop() == 0
 
 
 def forms(secret: str) -> set[str]:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from wantastic.device.dns_message import AAAA, A, make_query, parse_answer
+from wantastic.device.dns_message import AAAA, A, is_answer, is_truncated, make_query, parse_answer
 
 HOSTS = Path("/etc/hosts")
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -161,8 +161,11 @@ def _exchange(
             size = int.from_bytes(_exactly(asked, 2), "big")
             return parse_answer(_exactly(asked, size), query)[0]
         asked.send(query)
-        message = asked.recv(MAX_MESSAGE_BYTES)
-        if len(message) > 2 and message[2] & 0x02:
+        until_s = time.monotonic() + seconds
+        while not is_answer(message := asked.recv(MAX_MESSAGE_BYTES), query):
+            # A late answer to an earlier question, or somebody's guess: the right one may come.
+            asked.settimeout(max(0.001, until_s - time.monotonic()))
+        if is_truncated(message):
             raise Truncated
         return parse_answer(message, query)[0]
 
