@@ -62,10 +62,10 @@ LONG_ROWS: list[Row] = [
     ("linux", 6, 2, 100_000_000, {}),
     ("netstack", 6, 4, 20_000_000, {"nft": True}),
     ("linux", 4, 4, 20_000_000, {"nft": True}),
-    ("netstack", 6, 4, 10_000_000, {"path": RADIO, "seed": 21}),
+    ("netstack", 6, 4, 5_000_000, {"path": RADIO, "seed": 21}),
     ("linux", 4, 4, 10_000_000, {"path": LONG, "seed": 23}),
-    ("netstack", 4, 4, 10_000_000, {"path": NARROW, "seed": 25}),
-    ("linux", 6, 4, 2_000_000, {"path": POOR, "seed": 27}),
+    ("netstack", 4, 4, 4_000_000, {"path": NARROW, "seed": 25}),
+    ("linux", 6, 4, 1_000_000, {"path": POOR, "seed": 27}),
 ]
 
 

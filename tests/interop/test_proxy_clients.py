@@ -370,11 +370,16 @@ def test_ten_thousand_connections_leave_nothing_behind(place: Place) -> None:
 
     agents = (place.near, place.far)
     idle = [flows(agent) for agent in agents]
+
+    def is_idle() -> bool:
+        # What the tests before left, of UDP, may end meanwhile.
+        return all(flows(a) <= i for a, i in zip(agents, idle, strict=True))
+
     # What is allocated once is there after these.
     assert many(2_000) == 2_000
-    eventually(lambda: [flows(agent) for agent in agents] == idle)
+    eventually(is_idle)
     before = [agent.resident_bytes() for agent in agents]
     assert many(8_000) == 8_000
-    eventually(lambda: [flows(agent) for agent in agents] == idle)
+    eventually(is_idle)
     grown = [agent.resident_bytes() - b for agent, b in zip(agents, before, strict=True)]
     assert max(grown) < 512 * 1024, grown

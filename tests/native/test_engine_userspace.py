@@ -132,6 +132,23 @@ def test_14_the_tunnel_side_is_answered_when_the_host_side_is_connected(pair: Pa
     wait_until(lambda: (pair.left.flows(), pair.right.flows()) == (0, 1))
 
 
+def test_17_a_flood_of_connections_to_a_silent_target_is_bounded(pair: Pair) -> None:
+    with socket.socket() as server, socket.socket() as filler:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        filler.connect(server.getsockname())
+        pair.right.stack.forward_tcp(80, Endpoint(*server.getsockname()))
+        before = descriptors()
+        flows = [pair.left.stack.dial_tcp(pair.right.v4, 80) for _ in range(200)]
+        # The listener, and a third of what all peers together may have.
+        wait_until(lambda: pair.right.flows() == 1 + 256 // 3)
+        time.sleep(0.3)
+        assert pair.right.flows() == 1 + 256 // 3
+        assert descriptors() <= before + 256 // 3
+        for flow in flows:
+            pair.left.stack.close(flow)
+
+
 def test_15_a_port_is_forwarded_once(pair: Pair) -> None:
     forward = pair.right.stack.forward_tcp(80, Endpoint("127.0.0.1", 9))
     with pytest.raises(OSError, match="in use"):

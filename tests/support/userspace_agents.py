@@ -104,7 +104,7 @@ class UserAgent:
             self.process = subprocess.Popen(
                 [*UNPRIVILEGED, *PROGRAM, "-config", str(self.path), *self.flags],
                 env=self.environ,
-                cwd="/",
+                cwd=ROOT,
                 stderr=log,
             )
         eventually(lambda: "tunnel is up" in self.log or self.process.poll() is not None)  # type: ignore[union-attr]
