@@ -187,6 +187,23 @@ def test_roaming_is_followed_and_told(two: tuple[Host, Host]) -> None:
     assert b.saw(module.EVENT_ENDPOINT)[0].public_key == a.public
 
 
+def test_an_idle_engine_sleeps(two: tuple[Host, Host]) -> None:
+    """What it makes ahead of handshakes comes to an end."""
+    a, b = two
+    exchange(a, b, 1)
+
+    def turns() -> int:
+        return a.engine.statistics()["turns"]
+
+    def is_asleep() -> bool:
+        before = turns()
+        time.sleep(0.1)
+        # One for the question itself, one for a timer.
+        return turns() - before <= 3
+
+    wait_until(is_asleep)
+
+
 def test_events_wake_the_reader(two: tuple[Host, Host]) -> None:
     a, b = two
     a.engine.events()
