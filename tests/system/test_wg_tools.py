@@ -217,20 +217,18 @@ def test_a_device_that_is_moved_to_another_namespace() -> None:
             a.space.run("ping", "-c", "1", "-W", "5", "10.9.0.2")
             left.run("ip", "link", "set", a.interface, "netns", inside.name)
             inside.run("ip", "addr", "add", "10.9.0.1/24", "dev", a.interface)
-            time.sleep(2.5)
-            assert ":CA6C" not in left.run("cat", "/proc/net/udp"), "down, so the port is closed"
             inside.run("ip", "link", "set", a.interface, "mtu", "1500", "up")
-            wait_for(lambda: ":CA6C" in left.run("cat", "/proc/net/udp"))
             b.space.run("ip", "link", "set", b.interface, "mtu", "1500")
-            wait_for(
-                lambda: (
-                    "1 received"
-                    in inside.run(
-                        *("ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1472", "10.9.0.2"),
-                        check=False,
-                    )
-                )
-            )
+            ping = ("ping", "-c", "1", "-W", "1", "-M", "do", "10.9.0.2")
+            wait_for(lambda: "1 received" in inside.run(*ping, check=False))
+            # Seen up there, its MTU is taken over, and it is followed down and up.
+            time.sleep(2.5)
+            assert "1 received" in inside.run(*ping, "-s", "1472")
+            inside.run("ip", "link", "set", a.interface, "down")
+            wait_for(lambda: ":CA6C" not in left.run("cat", "/proc/net/udp"))
+            inside.run("ip", "link", "set", a.interface, "up")
+            wait_for(lambda: ":CA6C" in left.run("cat", "/proc/net/udp"), 1)
+            wait_for(lambda: "1 received" in inside.run(*ping, check=False))
         finally:
             a.stop()
             b.stop()

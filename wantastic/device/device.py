@@ -100,6 +100,9 @@ class Device:
         self.link_up = False
         # To another namespace, or deleted: the host gives no more notices of it.
         self.moved = False
+        self._up_there = False
+        # Down in that namespace: whoever moved it is about to set it up.
+        self.awaits_link = False
         self.tun_features: tuple[str, ...] = ()
         # Connections of our own into the tunnel; None while the host alone has them.
         self.net: TunnelNet | None = None
@@ -484,8 +487,9 @@ class Device:
         if notice.gone:
             # Deleted, or moved to another namespace: only the descriptor knows. When it
             # was deleted EVENT_INNER_CLOSED follows. Otherwise we look at it from now on;
-            # where the kernel does not let us, the port stays open as if it were up.
+            # where the kernel does not tell, the port stays open as if it were up.
             self.moved = True
+            self._up_there = False
             self.link_up = True
             self._follow_link()
             return
@@ -502,7 +506,11 @@ class Device:
             return True  # it is gone indeed, which EVENT_INNER_CLOSED says
         if link is None:
             return False
-        self._adapt(link.is_up, link.mtu_bytes)
+        # Moving sets it down, and whoever moves it sets it up next: until then the port
+        # stays open, so that nothing waits for our next look.
+        self._up_there |= link.is_up
+        self.awaits_link = not link.is_up
+        self._adapt(link.is_up or not self._up_there, link.mtu_bytes)
         return True
 
     def _adapt(self, up: bool, mtu_bytes: int) -> None:

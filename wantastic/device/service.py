@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # A burst of notices (a WAN going down and up) is acted on once.
 SETTLE_S = 0.3
 SOCKET_CHECK_S = 2.0
+# How long a link may be up in another namespace before we notice.
+LINK_CHECK_S = 0.2
 
 
 def as_is(config: Config) -> Config:
@@ -353,7 +355,8 @@ class Service:
                 return
             self.log.warning("the socket for wg was removed: made again")
             self._reopening = loop.create_task(self._reopen_uapi())
-        loop.call_later(SOCKET_CHECK_S, self._check_socket)
+        soon = self.device.awaits_link
+        loop.call_later(LINK_CHECK_S if soon else SOCKET_CHECK_S, self._check_socket)
 
     async def _reopen_uapi(self) -> None:
         # A descriptor that was handed in went with the first socket; its number may be

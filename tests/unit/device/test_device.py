@@ -544,12 +544,19 @@ def test_a_moved_interface_is_looked_at_where_it_is() -> None:
     assert not bench.device.look_at_link(), "the host tells of what is here"
     bench.device.on_link(nl.LinkNotice(True, IFINDEX, "wg0", False, 1420))
     assert bench.device.look_at_link()
-    assert not bench.engine.is_up, "moving sets a link down"
+    assert bench.engine.is_up, "moving set it down, and it will be set up"
+    assert bench.device.awaits_link
+    bench.engine.link = InnerLink(5, 1420, is_up=True)
+    bench.device.look_at_link()
+    bench.engine.link = InnerLink(5, 1420, is_up=False)
+    bench.device.look_at_link()
+    assert not bench.engine.is_up
     bench.engine.link = InnerLink(5, 1300, is_up=True)
     # Somebody else's link has got the number.
     bench.device.on_link(nl.LinkNotice(False, IFINDEX, "eth7", False, 9000))
     assert bench.engine.is_up
     assert bench.engine.mtu == 1300
+    assert not bench.device.awaits_link
     bench.engine.link = InnerLink(5, 65535, is_up=True)
     bench.device.look_at_link()
     assert bench.engine.mtu == 65000, "what a packet of ours can carry"
