@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import struct
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,8 @@ from buildroot.static.toolchain import Toolchain
 
 RUNTIME = Path(__file__).parent / "runtime"
 SHIMS = ("atomic.c", "environment.c")
+# Unwinding tables: C++ exceptions are off, and musl unwinds nothing. wantasticd.debug keeps them.
+UNUSED_SECTIONS = (".eh_frame", ".eh_frame_hdr")
 LINK_FLAGS = ("-static", "-Os", "-Wl,--gc-sections", "-Wl,-z,noexecstack", "-Wl,-z,relro")
 
 
@@ -99,9 +103,34 @@ def build(
         for name, strip in (("wantasticd.debug", ("-g",)), ("wantasticd", ("-s",))):
             target = ["-o", folder / name]
             cache.run(folder / "log", [*link, *strip, *target, *inside, *libraries], env=env)
+        empty_sections(folder / "wantasticd", UNUSED_SECTIONS)
 
     name = f"wantasticd-{tools.arch.name}-{request.transport}"
     return cache.stage(name, inputs, recipe)
+
+
+def empty_sections(path: Path, names: Collection[str]) -> int:
+    """Fill sections of an ELF file with zeros, which pack to nothing; return how many bytes."""
+    data = bytearray(path.read_bytes())
+    order = "<" if data[5] == 1 else ">"
+    if data[4] == 2:
+        (table,) = struct.unpack_from(order + "Q", data, 40)
+        form, at, sizes = order + "II8xQQQ", (0, 3, 4), struct.unpack_from(order + "HHH", data, 58)
+    else:
+        (table,) = struct.unpack_from(order + "I", data, 32)
+        form, at, sizes = order + "II4xIII", (0, 3, 4), struct.unpack_from(order + "HHH", data, 46)
+    size, count, strings = sizes
+    rows = [struct.unpack_from(form, data, table + i * size) for i in range(count)]
+    text = rows[strings][at[1]]
+    emptied = 0
+    for row in rows:
+        name, offset, length = (row[i] for i in at)
+        end = data.index(0, text + name)
+        if data[text + name : end].decode() in names:
+            data[offset : offset + length] = bytes(length)
+            emptied += length
+    path.write_bytes(data)
+    return emptied
 
 
 def check_modules(program: nuitka.Program, request: Request, *, update: bool) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cext.engine.engine import Engine, EngineStopped
+from cext.engine.memory import release_program
 from wantastic.config.errors import ConfigError
 from wantastic.config.load import load_config
 from wantastic.config.model import Config
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 # A burst of notices (a WAN going down and up) is acted on once.
 SETTLE_S = 0.3
+# Starting, and importing the control plane, touch much of the program that running does not.
+RELEASE_AT_S = (3.0, 60.0)
 SOCKET_CHECK_S = 2.0
 # How long a link may be up in another namespace before we notice.
 LINK_CHECK_S = 0.2
@@ -166,6 +169,8 @@ class Service:
             interface=self.device.name,
             port=self.device.engine.status().listen_port,
         )
+        for delay_s in RELEASE_AT_S:
+            asyncio.get_running_loop().call_later(delay_s, release_program)
 
     def _judge_features(self) -> None:
         """Say what the configuration asks for and this process does not do."""

@@ -318,3 +318,23 @@ def test_generated_sources_of_grpc_are_those_that_something_reaches(tmp_path: Pa
         *("a.cc", "c.cc", "d.upbdefs.c", "e.upbdefs.c"),
         *("used.upb_minitable.c", "part.upb_minitable.c"),
     }
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("bits", [32, 64])
+def test_sections_that_nothing_reads_are_emptied(bits: int, order: str, tmp_path: Path) -> None:
+    names = b"\0.text\0.eh_frame\0.shstrtab\0"
+    data = bytearray(elf(bits, order, []))
+    row, at, table = {64: ("IIQQQQ16x8x", 58, (40, "Q")), 32: ("IIIIII16x", 46, (32, "I"))}[bits]
+    rows = []
+    for name, content in ((b".text", b"code"), (b".eh_frame", b"unwind"), (b".shstrtab", names)):
+        rows.append((names.index(name), 1, 0, 0, len(data), len(content)))
+        data += content
+    struct.pack_into(order + table[1], data, table[0], len(data))
+    struct.pack_into(order + "HHH", data, at, struct.calcsize(order + row), len(rows), 2)
+    for values in rows:
+        data += struct.pack(order + row, *values)
+    path = tmp_path / "program"
+    path.write_bytes(data)
+    assert link.empty_sections(path, link.UNUSED_SECTIONS) == 6
+    assert path.read_bytes() == bytes(data).replace(b"unwind", bytes(6))
