@@ -16,7 +16,7 @@ QEMU_PACKAGES  := $(BINARY_PACKAGES) qemu-user
 FUZZ_PACKAGES  := $(BUILD_PACKAGES) clang-16 libclang-rt-16-dev llvm-16
 
 .DEFAULT_GOAL := help
-.PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-netstack bench-fleet \
+.PHONY: help build protos run test soak lint format bench bench-aead bench-tunnel bench-netstack bench-fleet bench-storm \
 	bench-flood fuzz asan test-qemu binary binary-check image image-test clean
 
 help: ## Show this list
@@ -72,6 +72,9 @@ bench-netstack: build ## Userspace mode against gVisor, slirp4netns, passt and L
 bench-fleet: build ## The reference server under a fleet of devices, SQLite and PostgreSQL
 	@$(NEED) $(TEST_PACKAGES)
 	@$(PY) -m tests.bench.fleet
+
+bench-storm: build ## The reference server restarted under 1,000 connected agents, minutes
+	@$(PY) -m tests.bench.storm
 
 bench-flood: build ## Handshake floods against us and wireguard-go (root)
 	@$(NEED) $(TEST_PACKAGES)
