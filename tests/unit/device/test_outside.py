@@ -31,13 +31,25 @@ def answer(query: bytes, *addresses: str, flags: int = 0x8180) -> bytes:
     return query[:2] + struct.pack("!5H", flags, 1, len(packed), 0, 0) + query[12:] + records
 
 
+def both_sockets() -> tuple[socket.socket, socket.socket]:
+    """Return a UDP and a listening TCP socket of the same number, which others may hold."""
+    while True:
+        streams = socket.create_server(("127.0.0.1", 0))
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            datagrams.bind(streams.getsockname())
+        except OSError:
+            datagrams.close()
+            streams.close()
+        else:
+            return datagrams, streams
+
+
 @contextlib.contextmanager
 def name_server(respond: Respond) -> Iterator[int]:
     """A server on one port of 127.0.0.1 over UDP and TCP; `respond(query, over_tcp)`."""
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    datagrams.bind(("127.0.0.1", 0))
+    datagrams, streams = both_sockets()
     port = datagrams.getsockname()[1]
-    streams = socket.create_server(("127.0.0.1", port))
 
     def serve_datagrams() -> None:
         with contextlib.suppress(OSError):
@@ -96,7 +108,10 @@ BOTH = ("192.0.2.1", "2001:db8::1")
         (lambda q, tcp: answer(q, flags=0x8183), ()),
     ],
 )
-def test_what_a_server_answers(respond: Respond, expected: tuple[str, ...]) -> None:
+def test_what_a_server_answers(
+    respond: Respond, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "ATTEMPT_S", 0.6)
     with name_server(respond) as port:
         found = outside.lookup_outside("gw.test", 0, servers=("127.0.0.1",), port=port)
     assert found == expected
