@@ -241,6 +241,22 @@ def test_a_consumer_that_takes_nothing_was_promised_little() -> None:
     assert stack.check() == 0
 
 
+def test_a_connection_without_data_costs_less_than_a_kilobyte() -> None:
+    """All that is reserved for one: control block, table, wheel, rings."""
+
+    def size() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+    few, many = 16_384, 16_384 * 13
+    sizes = [size()]
+    stacks = []
+    for flows in (few, many):
+        stacks.append(Stack(tcp_flows=flows, slab_bytes=1 << 20))
+        sizes.append(size())
+    each = (sizes[2] - 2 * sizes[1] + sizes[0]) / (many - few)
+    assert 380 <= each <= 1024, each
+
+
 # -- throughput --
 ROWS = [
     # rate Mbit/s, delay one way ms, buffer in bandwidth-delay products, loss, reordering
