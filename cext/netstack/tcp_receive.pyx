@@ -247,6 +247,7 @@ cdef void receive_flush(netstack *s) noexcept nogil:
     if taken > total:
         taken = total
     t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    taken_by_consumer(s, t, taken)
     total -= taken
     for i in range(n):
         if taken >= s.part[i].len:

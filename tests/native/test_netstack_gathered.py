@@ -166,3 +166,15 @@ def test_a_whole_window_finds_room_however_it_waits(parts: bool, early: bool) ->
     while part := peer.stack.recv(peer.handle):
         got += part
     assert bytes(got) == data
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_window_grows_with_what_is_taken_either_way(parts: bool) -> None:
+    peer = Peer(listening(parts=parts, space=1 << 22, ram_bytes=1 << 28))
+    peer.handshake(mss=MSS, wscale=7)
+    at, shown = 0, []
+    for _ in range(20):
+        peer.stack.input_batch([segment(peer, 1 + at + MSS * i, bytes(MSS)) for i in range(32)])
+        at += 32 * MSS
+        shown.append(peer.receive()[-1].window)
+    assert shown[-1] > 4 * shown[0]
