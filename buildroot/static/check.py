@@ -118,6 +118,18 @@ def run_alone(path: Path, arch: Arch) -> str:
     return done.stdout.strip()
 
 
+def selftest(path: Path, arch: Arch) -> str:
+    """Have the executable compute known answers of its cryptography; return what it says.
+
+    Assembly that was put together wrongly links and starts all the same.
+    """
+    command = [*emulator(arch), str(path), "selftest"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"selftest ends with {done.returncode}: {done.stderr}")
+    return done.stdout.strip()
+
+
 def start_ms(path: Path) -> float:
     """Return the median processor time of `-version`, which a busy machine hardly changes."""
     times = []
@@ -218,6 +230,7 @@ def figures(path: Path, arch: Arch, transport: str) -> list[Figure]:
 def check(path: Path, arch: Arch, transport: str, private: str) -> bool:
     """Print every figure and fault; return whether all is well."""
     print(f"{path.name}: {run_alone(path, arch)}")
+    print(f"  {selftest(path, arch)}")
     wrong = list(faults(path, private))
     rows = figures(path, arch, transport)
     for line in (*map(str, rows), *wrong):

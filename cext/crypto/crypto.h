@@ -86,6 +86,16 @@ void kdf(uint8_t *out, unsigned int n, const uint8_t chaining_key[BLAKE2S_LEN], 
  */
 int crypto_init(void);
 
+#ifndef WT_CRYPTO_NO_OPENSSL
+/** selftest_library() - Known answers of what TLS takes from OpenSSL: AES, GCM, SHA-2, bignums
+ *
+ * For a finished executable to be asked; crypto_init() covers what the tunnel uses.
+ *
+ * Return: NULL, or what came out wrong
+ */
+const char *selftest_library(void);
+#endif
+
 /** crypto_backend() - What crypto_init() chose, e.g. "avx512ifma", "neon", "portable" */
 const char *crypto_backend(void);
 

@@ -44,6 +44,7 @@ cdef extern from "crypto/crypto.h" nogil:
     void kdf(uint8_t *out, unsigned int n, const uint8_t *chaining_key, const uint8_t *data,
              size_t length)
     int crypto_init()
+    const char *selftest_library()
     const char *crypto_backend()
     int crypto_select(const char *name)
     const char *crypto_variant(size_t i)

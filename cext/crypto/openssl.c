@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ChaCha20-Poly1305 and X25519 by OpenSSL's libcrypto. */
 #ifndef WT_CRYPTO_NO_OPENSSL
+#include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
@@ -266,5 +267,116 @@ bool selftest_x25519(void)
 
 	return x25519(out, alice, bob_public) && !memcmp(out, expected, sizeof(out)) &&
 	       !x25519(out, alice, low_order);
+}
+
+/* FIPS 197 appendix C: key bytes 0, 1, 2 and so on, this plaintext; encryption and back. */
+static bool selftest_aes(const EVP_CIPHER *cipher, const uint8_t answer[16])
+{
+	static const uint8_t plain[16] = {
+		0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa,
+		0xbb, 0xcc, 0xdd, 0xee, 0xff,
+	};
+	EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+	uint8_t key[32], out[32];
+	bool ok = c != NULL;
+	int n;
+
+	for (size_t i = 0; i < sizeof(key); i++)
+		key[i] = (uint8_t)i;
+	ok = ok && EVP_CipherInit_ex(c, cipher, NULL, key, NULL, 1) &&
+	     EVP_CipherUpdate(c, out, &n, plain, sizeof(plain)) && n == sizeof(plain) &&
+	     !memcmp(out, answer, sizeof(plain));
+	ok = ok && EVP_CipherInit_ex(c, cipher, NULL, key, NULL, 0) &&
+	     EVP_CIPHER_CTX_set_padding(c, 0) &&
+	     EVP_CipherUpdate(c, out, &n, answer, sizeof(plain)) && n == sizeof(plain) &&
+	     !memcmp(out, plain, sizeof(plain));
+	EVP_CIPHER_CTX_free(c);
+	return ok;
+}
+
+/* Test case 2 of the GCM specification: key, nonce and block of zeros. */
+static bool selftest_gcm(void)
+{
+	static const uint8_t zero[16], answer[32] = {
+		0x03, 0x88, 0xda, 0xce, 0x60, 0xb6, 0xa3, 0x92, 0xf3, 0x28, 0xc2,
+		0xb9, 0x71, 0xb2, 0xfe, 0x78, 0xab, 0x6e, 0x47, 0xd4, 0x2c, 0xec,
+		0x13, 0xbd, 0xf5, 0x3a, 0x67, 0xb2, 0x12, 0x57, 0xbd, 0xdf,
+	};
+	EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+	uint8_t out[32];
+	int n;
+	bool ok = c && EVP_EncryptInit_ex(c, EVP_aes_128_gcm(), NULL, zero, zero) &&
+		  EVP_EncryptUpdate(c, out, &n, zero, sizeof(zero)) && n == sizeof(zero) &&
+		  EVP_EncryptFinal_ex(c, out + 16, &n) &&
+		  EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, 16, out + 16) &&
+		  !memcmp(out, answer, sizeof(answer));
+
+	EVP_CIPHER_CTX_free(c);
+	return ok;
+}
+
+/* More than a block of either, made with Python's hashlib. */
+static bool selftest_digest(const EVP_MD *type, const uint8_t *answer)
+{
+	uint8_t in[200], out[EVP_MAX_MD_SIZE];
+	unsigned int len = 0;
+
+	for (size_t i = 0; i < sizeof(in); i++)
+		in[i] = (uint8_t)i;
+	return EVP_Digest(in, sizeof(in), out, &len, type, NULL) &&
+	       !memcmp(out, answer, (size_t)EVP_MD_get_size(type));
+}
+
+/* 3^(p - 1) is 1 modulo the prime p = 2^521 - 1 (Fermat): 521 squarings, all right. */
+static bool selftest_bignum(void)
+{
+	BN_CTX *c = BN_CTX_new();
+	BIGNUM *p = BN_new(), *e = BN_new(), *r = BN_new();
+	bool ok = c && p && e && r && BN_set_bit(p, 521) && BN_sub_word(p, 1) && BN_copy(e, p) &&
+		  BN_sub_word(e, 1) && BN_set_word(r, 3) && BN_mod_exp(r, r, e, p, c) &&
+		  BN_is_one(r);
+
+	BN_free(r);
+	BN_free(e);
+	BN_free(p);
+	BN_CTX_free(c);
+	return ok;
+}
+
+const char *selftest_library(void)
+{
+	static const uint8_t aes128[16] = {
+		0x69, 0xc4, 0xe0, 0xd8, 0x6a, 0x7b, 0x04, 0x30, 0xd8, 0xcd, 0xb7,
+		0x80, 0x70, 0xb4, 0xc5, 0x5a,
+	};
+	static const uint8_t aes256[16] = {
+		0x8e, 0xa2, 0xb7, 0xca, 0x51, 0x67, 0x45, 0xbf, 0xea, 0xfc, 0x49,
+		0x90, 0x4b, 0x49, 0x60, 0x89,
+	};
+	static const uint8_t sha256[32] = {
+		0x19, 0x01, 0xda, 0x1c, 0x9f, 0x69, 0x9b, 0x48, 0xf6, 0xb2, 0x63,
+		0x6e, 0x65, 0xcb, 0xf7, 0x3a, 0xbf, 0x99, 0xd0, 0x44, 0x1e, 0xf6,
+		0x7f, 0x5c, 0x54, 0x0a, 0x42, 0xf7, 0x05, 0x1d, 0xec, 0x6f,
+	};
+	static const uint8_t sha512[64] = {
+		0x98, 0x60, 0x58, 0xe9, 0x89, 0x5e, 0x2c, 0x2a, 0xb8, 0xf9, 0xe8,
+		0xcb, 0xdf, 0x80, 0x1d, 0xb1, 0x2a, 0x44, 0x84, 0x2a, 0x56, 0xa9,
+		0x1d, 0x5a, 0x4e, 0x87, 0xb1, 0xfc, 0x98, 0xb2, 0x93, 0x72, 0x2c,
+		0x46, 0x64, 0x14, 0x2e, 0x42, 0xc3, 0xc5, 0x51, 0xff, 0x89, 0x86,
+		0x46, 0x26, 0x8c, 0xd9, 0x2b, 0x84, 0xed, 0x23, 0x0b, 0x8c, 0x94,
+		0xbe, 0xd7, 0x79, 0x8d, 0x4f, 0x27, 0xcd, 0x74, 0x65,
+	};
+
+	if (!selftest_aes(EVP_aes_128_ecb(), aes128))
+		return "AES-128";
+	if (!selftest_aes(EVP_aes_256_ecb(), aes256))
+		return "AES-256";
+	if (!selftest_gcm())
+		return "AES-128-GCM";
+	if (!selftest_digest(EVP_sha256(), sha256))
+		return "SHA-256";
+	if (!selftest_digest(EVP_sha512(), sha512))
+		return "SHA-512";
+	return selftest_bignum() ? NULL : "modular exponentiation";
 }
 #endif /* WT_CRYPTO_NO_OPENSSL */

@@ -32,3 +32,4 @@ def kdf(
 def backend() -> str: ...
 def available() -> tuple[str, ...]: ...  # variants that this CPU runs, fastest first
 def select(name: str, /) -> None: ...  # ValueError when this CPU lacks it
+def wrong_answer() -> str | None: ...  # which known answer of OpenSSL's fails

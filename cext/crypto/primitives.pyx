@@ -21,6 +21,7 @@ from cext.crypto.crypto cimport (
     crypto_init,
     crypto_select,
     crypto_variant,
+    selftest_library,
 )
 from cext.crypto cimport crypto as c
 
@@ -202,3 +203,8 @@ def available():
 def select(str name, /):
     if crypto_select(name.encode()) != 0:
         raise ValueError(f"variant {name} is not available here, choose from {available()}")
+
+
+def wrong_answer():
+    cdef const char *name = selftest_library()
+    return None if name == NULL else name.decode()

@@ -248,6 +248,35 @@ def test_guessing_codes_is_slowed_down(world: World) -> None:
     assert browser.post("/auth/device/sign-in", code=world.code).status == 303
 
 
+def test_deciding_is_no_cheaper_way_to_guess(world: World) -> None:
+    started = begin(world)
+    browser = Browser(world)
+    browser.sign_in()
+
+    def decide(user_code: str) -> int:
+        form = {"user_code": user_code, "tenant": world.tenant.id, "decision": "approve"}
+        return browser.post("/auth/device/decide", **form).status
+
+    assert [decide(f"BBBB-BBB{c}") for c in "BCDFGHJKLMNP"] == [400] * 10 + [429] * 2
+    assert decide(started["user_code"]) == 429
+    world.now_s += 60
+    assert decide(started["user_code"]) == 200
+
+
+def test_guesses_at_the_same_time_all_count(world: World) -> None:
+    browser = Browser(world)
+    browser.get("/auth/device")
+    form = {"form_token": browser.form_token, "code": "wto_wrong"}
+    headers = {"cookie": browser.cookie, "origin": ORIGIN}
+    guess = Request("POST", "/auth/device/sign-in", {}, headers, form, "192.0.2.7")
+
+    async def guesses() -> list[Response]:
+        return await asyncio.gather(*(world.flow.handle(guess) for _ in range(40)))
+
+    statuses = [response.status for response in run(guesses())]
+    assert (statuses.count(403), statuses.count(429)) == (10, 30)
+
+
 def test_pages_carry_a_policy_that_allows_no_script(world: World) -> None:
     response = world.get("/auth/device")
     headers = dict(response.headers)
@@ -307,6 +336,7 @@ RAW: list[tuple[int, bytes, bytes]] = [
         b"HTTP/1.1 ",
     ),
     (8, b"", b""),
+    (9, b"GET //[ HTTP/1.1\r\nhost: a\r\n\r\n", b"HTTP/1.1 400"),
 ]
 
 

@@ -97,6 +97,7 @@ SUBCOMMANDS: dict[str, str] = {
     "demo": "wantastic.cli.demo",
     "nc": "wantastic.cli.nc",
     "conformance": "wantastic.control.conformance",
+    "selftest": "wantastic.cli.selftest",
 }
 
 VALUE_FLAGS = {"config", "auth-url", "token", "token-file", "interface"}

@@ -11,6 +11,7 @@ Usage: wantasticd -config FILE [-exit-node] [-L FORWARD] [-R FORWARD] [-v]
        wantasticd nc [-config FILE] HOST PORT
        wantasticd demo [--seconds N] [--json]
        wantasticd conformance ...
+       wantasticd selftest
 """
 
 HELP = f"""\
@@ -54,6 +55,7 @@ Try it without root and without a server:
 
 For who writes a control server:
   conformance       check a server, one line per rule; "conformance -help"
+  selftest          compute known answers of this program's cryptography
 
 One dash or two make no difference. Exit status: 0 done, 2 wrong arguments,
 3 wrong configuration, 4 cannot start, 5 no agent runs, 6 it runs but something

@@ -32,9 +32,21 @@ class Limiter:
 
     def take(self, remote: str, now_s: float) -> None:
         """Count one failed try."""
+        self._add(remote, now_s, -1)
+
+    def reserve(self, remote: str, now_s: float) -> None:
+        """Check and take at once, for a try whose end is waited for: others run meanwhile."""
+        self.check(remote, now_s)
+        self.take(remote, now_s)
+
+    def give_back(self, remote: str, now_s: float) -> None:
+        """Say that a reserved try did not fail."""
+        self._add(remote, now_s, 1)
+
+    def _add(self, remote: str, now_s: float, tries: int) -> None:
         network = _network(remote)
-        left = self._left(network, now_s)
-        self._buckets[network] = (max(0.0, left - 1), now_s)
+        left = self._left(network, now_s) + tries
+        self._buckets[network] = (min(self._burst, max(0.0, left)), now_s)
         self._buckets.move_to_end(network)
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)

@@ -138,8 +138,7 @@ class DeviceFlow:
         if not request.form.get("client_id"):
             return _error("invalid_request", "client_id is missing")
         now_s = self._clock()
-        self._starts.check(request.remote, now_s)
-        self._starts.take(request.remote, now_s)
+        self._starts.reserve(request.remote, now_s)
         device_id, model = request.form.get("device_id", ""), request.form.get("model", "")
 
         def work() -> tuple[str, Grant]:
@@ -242,7 +241,7 @@ class DeviceFlow:
 
     async def _sign_in(self, visit: Visit) -> Response:
         now_s = self._clock()
-        self._failures.check(visit.request.remote, now_s)
+        self._failures.reserve(visit.request.remote, now_s)
         code = visit.request.form.get("code", "").strip()
         user_code = visit.request.form.get("user_code", "")[:16]
 
@@ -252,9 +251,9 @@ class DeviceFlow:
 
         operator = await self._worker.run(work)
         if operator is None:
-            self._failures.take(visit.request.remote, now_s)
             log.warning("sign-in failed", extra={"remote": visit.request.remote})
             return self._ask_sign_in(visit, user_code, "This sign-in code is not known.")
+        self._failures.give_back(visit.request.remote, now_s)
         log.info(
             "operator signed in",
             extra={"operator": operator.name, "remote": visit.request.remote},
@@ -274,7 +273,7 @@ class DeviceFlow:
         if operator is None:
             return self._ask_sign_in(visit, user_code)
         now_s = self._clock()
-        self._failures.check(visit.request.remote, now_s)
+        self._failures.reserve(visit.request.remote, now_s)
 
         def work() -> tuple[Grant | None, list[Tenant], bool]:
             with self._database.read() as transaction:
@@ -298,10 +297,10 @@ class DeviceFlow:
 
         grant, allowed, replaces = await self._worker.run(work)
         if grant is None:
-            self._failures.take(visit.request.remote, now_s)
             return self._ask_code(
                 visit, user_code, "No device waits with this code. Is it still on its screen?"
             )
+        self._failures.give_back(visit.request.remote, now_s)
         content = pages.review(
             self._sessions.form_token(visit.session),
             grant,
@@ -318,6 +317,9 @@ class DeviceFlow:
         decision = form.get("decision", "")
         if decision not in ("approve", "deny"):
             raise Refused(RefusalCode.INVALID_REQUEST, "choose to approve or to deny")
+        # A form need not have come from the review: guessing must not be cheaper here.
+        now_s = self._clock()
+        self._failures.reserve(visit.request.remote, now_s)
 
         def work() -> Grant:
             with self._database.write() as transaction:
@@ -336,6 +338,7 @@ class DeviceFlow:
                 )
 
         grant = await self._worker.run(work)
+        self._failures.give_back(visit.request.remote, now_s)
         log.info(
             "device authorization decided",
             extra={"operator": operator.name, "device": grant.device_id, "decision": decision},

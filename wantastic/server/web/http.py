@@ -178,7 +178,10 @@ async def _read(
 
 
 def _request(head: h11.Request, body: bytes, remote: str) -> Request:
-    target = urlsplit(head.target.decode("ascii", "replace"))
+    try:
+        target = urlsplit(head.target.decode("ascii", "replace"))
+    except ValueError:
+        raise BadRequest(400, "the request target is malformed") from None
     headers: dict[str, str] = {}
     for name, value in head.headers:
         headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
