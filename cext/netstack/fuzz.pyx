@@ -633,7 +633,8 @@ cdef void pair_step(pair_end *a, pair_end *b, const uint8_t *step) noexcept nogi
 cdef void want_the_end(pair_end *a) noexcept nogil:
     a.context.take = 0xffffffffu
     if a.connected and not a.ended:
-        ns_set_receive_space(a.s, a.handle, 40000)
+        # More than can be parked, so that once is enough.
+        ns_set_receive_space(a.s, a.handle, 1 << 20)
         if not a.shut and ns_shutdown(a.s, a.handle) == 0:
             a.shut = True
 
