@@ -24,12 +24,14 @@ from cext.engine.core cimport (
     EVENT_SOURCE_LOST,
     core_may_send_icmp,
     core_outer_tos,
+    core_size_buffers,
     engine_core,
     event_put,
     outbound,
 )
 from cext.engine.gro cimport gro_batch
 from cext.engine.gso cimport gso, gso_begin, gso_packet_len, gso_write
+from cext.host.tun cimport tun_link, tun_look
 from cext.host.udp cimport UDP_PAYLOAD_MAX, UDP_SEGMENTS_MAX, UDP_SEND_MAX, udp_run, udp_send
 from cext.wire.endpoint cimport WT_AF_NONE
 from cext.wire.ip cimport ip_icmp_too_big, ip_icmp_unreachable
@@ -57,6 +59,7 @@ from cext.wireguard.send cimport (
 )
 
 cdef enum:
+    INNER_MTU_MAX = 65000
     ICMP_HOST_UNREACHABLE = 1
     ICMPV6_ADDRESS_UNREACHABLE = 3
     TRANSMITS_PER_TURN = 16
@@ -95,6 +98,20 @@ cdef void unreachable(engine_core *core, uint64_t now_ns, const uint8_t *packet,
         answer(core, now_ns, ip_icmp_unreachable(core.icmp, packet, length, NULL,
                                                  ICMP_HOST_UNREACHABLE,
                                                  ICMPV6_ADDRESS_UNREACHABLE))
+
+
+cdef bint has_grown(engine_core *core, uint32_t length) noexcept nogil:
+    """Return whether the device's MTU was raised to this length or more; take it over then.
+
+    The host hands out no packet above its device's MTU: such a packet tells before any notice
+    does that somebody changed it. An ICMP error would leave a path MTU in the host for minutes.
+    """
+    cdef tun_link link
+    if tun_look(&core.tun, &link) or link.mtu < length or link.mtu > INNER_MTU_MAX:
+        return False
+    core.tun.mtu = link.mtu
+    core_size_buffers(core, link.mtu)
+    return True
 
 
 cdef void too_big(engine_core *core, uint64_t now_ns, const uint8_t *packet,
@@ -219,7 +236,7 @@ cdef void outbound_packet(engine_core *core, uint64_t now_ns, uint8_t *packet,
     tos = core_outer_tos(packet)
     for i in range(cut.segments):
         size = gso_packet_len(&cut, i)
-        if size > core.tun.mtu:
+        if size > core.tun.mtu and not has_grown(core, size):
             too_big(core, now_ns, packet, length)
             return
         slot = reserve(core, now_ns, size)
