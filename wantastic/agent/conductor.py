@@ -567,6 +567,7 @@ def describe(error: BaseException) -> ControlError:
     """Return an error of the control plane's driver that nobody foresaw as one that is shown."""
     if isinstance(error, ControlError):
         return error
-    return TransportError(
-        "server_failed", f"The control plane failed unexpectedly ({type(error).__name__})"
-    )
+    # Of an exception only its kind is told, for its text may hold anything; a module is no secret.
+    kind = type(error).__name__
+    what = f"{kind}: {error.name}" if isinstance(error, ImportError) else kind
+    return TransportError("server_failed", f"The control plane failed unexpectedly ({what})")

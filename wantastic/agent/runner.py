@@ -15,9 +15,11 @@ import os
 import random
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER: Final = HostPort("auth.wantastic.app", 443)
 TICK_S: Final = 1.0
+UPLINK_AGAIN_S: Final = 60.0
 STDIN_PATH: Final = "/dev/stdin"
 """What the command line makes of `-token -`."""
 MAX_NUDGED: Final = 16
@@ -270,7 +273,26 @@ class AgentService(Service):
 
     def _start_uplink(self) -> None:
         if self._server() is not None:
-            self._uplink_task = asyncio.ensure_future(self._run_uplink())
+            self._uplink_task = asyncio.ensure_future(self._keep_uplink())
+
+    async def _keep_uplink(self) -> None:
+        """Run the control plane; a fault in it is told, never ends the tunnel, and is tried again.
+
+        Of its exception only kind and place are told, for its text may hold anything.
+        """
+        while True:
+            try:
+                return await self._run_uplink()
+            except Exception as error:
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                what = error.msg if isinstance(error, ImportError) else type(error).__name__
+                at = f"{Path(place.filename).name} {place.lineno}"
+                reason = f"the control plane ended: {what} ({at})"
+                remedy = f"It starts again every {UPLINK_AGAIN_S:.0f} s; please report this."
+                self.conditions.set("control_ended", "error", reason, remedy, "control")
+                self._uplink = None
+            await asyncio.sleep(UPLINK_AGAIN_S)
+            self.conditions.clear("control_ended", "control")
 
     async def _run_uplink(self) -> None:
         """Import the control plane off the loop, and run it."""

@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from wantastic.control.transport import Address
@@ -103,8 +102,9 @@ class Relay:
     async def close(self) -> None:
         """Drop both ends. Idempotent."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
+        try:
             await asyncio.gather(self._task, return_exceptions=True)
-        # A task that never began has closed nothing.
-        self._listener.close()
-        self._outer.close()
+        finally:
+            # A task that never began has closed nothing.
+            self._listener.close()
+            self._outer.close()
