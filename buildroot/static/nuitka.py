@@ -58,6 +58,7 @@ OWN_FILES = {
     "no_inspect.py": "inspect.py",
     "no_linecache.py": "linecache.py",
     "no_locale.py": "locale.py",
+    "no_python_message.py": "google/protobuf/internal/python_message.py",
     "no_unicodedata.py": "unicodedata.py",
     "raw_api.py": "Crypto/Util/_raw_api.py",
 }
@@ -79,12 +80,17 @@ NOT_FOLLOWED = """
     concurrent.futures.process distutils setuptools ctypes decimal _pydecimal fractions bz2 lzma
     tkinter xml email http.server http.cookies http.cookiejar sqlite3 test lib2to3 cffi
     zipfile tarfile gzip pickle difflib statistics py_compile encodings.idna stringprep
-    google.protobuf.descriptor_pb2 google.protobuf.pyext google._upb.testing
-    google.protobuf.internal.python_message
+    google.protobuf.descriptor_pb2 google._upb.testing
     grpclib.plugin grpclib.reflection grpclib.health grpclib.testing grpclib.server
     grpc.beta grpc.framework grpc.experimental grpc_tools grpc_observability grpc_status
     grpc_health grpc_reflection gevent wantastic.server
 """
+# upb imports from C, and pycryptodome by a text, what Nuitka cannot see.
+IMPORTED_BY_NAME = (
+    "google._upb",
+    "google.protobuf.internal.well_known_types",
+    *(f"Crypto.PublicKey.{name}" for name in ("_edwards", "_montgomery", "_nist_ecc")),
+)
 NOT_FOLLOWED_BY_TRANSPORT = {"slim": "grpc", "grpcio": "grpclib h2 hpack hyperframe multidict"}
 
 
@@ -207,7 +213,7 @@ def build(
                 f"--user-plugin={PLUGIN}",
                 "--deployment",
                 "--disable-plugin=multiprocessing",
-                "--include-module=google._upb",
+                *(f"--include-module={name}" for name in IMPORTED_BY_NAME),
                 # Some rooms are looked for by name, so that a build can lack them.
                 "--include-package=wantastic",
                 "--include-package=cext",
