@@ -113,9 +113,9 @@ binary-check: $(STAMP) ## Build as `make binary`, then hold it to its budgets (r
 image: $(STAMP) ## A firmware image: BOARD=malta|vexpress|aarch64_virt BUILDROOT=PATH
 	@$(PY) -m buildroot.image --board "$(or $(BOARD),malta)" --buildroot "$(BUILDROOT)"
 
-image-test: $(STAMP) ## Boot the executable on an emulated router: BOARD=malta|virt (root)
-	@$(NEED) $(BINARY_PACKAGES) cpio e2fsprogs iproute2 qemu-system-arm qemu-system-mips \
-		squashfs-tools wireguard-go wireguard-tools
+image-test: build ## Boot the executable on an emulated router: BOARD=malta|virt (root)
+	@$(NEED) $(BINARY_PACKAGES) cpio curl e2fsprogs iproute2 nftables \
+		qemu-system-arm qemu-system-mips squashfs-tools
 	@$(PY) -m buildroot.imagetest --board $(or $(BOARD),malta) \
 		$(if $(EXECUTABLE),--executable $(EXECUTABLE))
 

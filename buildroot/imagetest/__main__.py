@@ -1,101 +1,147 @@
 """`make image-test BOARD=malta`: boots the router and takes it through what routers go through.
 
-Each scenario prints one line with what it measured; the first that fails ends the test with the end
-of the router's console. The peer in the WAN is wireguard-go.
+The router has neither TUN nor a WireGuard module; its image holds an enrolment token and no key.
+Each scenario prints what it measured and ends with a page from behind the gateway that a client in
+the LAN fetched through the router's SOCKS5 proxy. The first that fails ends the test with the end
+of the router's console.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from buildroot.imagetest import backend
+from buildroot.imagetest.backend import Backend
 from buildroot.imagetest.boards import BOARDS, MEMORY_MB, Board
 from buildroot.imagetest.firmware import Firmware, build, new_flash
-from buildroot.imagetest.machine import Failure, Networks, Router, run
+from buildroot.imagetest.machine import ADDRESSES, Failure, Networks, Router
 from buildroot.static.cache import Cache
 from buildroot.static.rooms import ROOT
 
 # An emulated router on a busy machine takes its time.
 BOOT_S = 300.0
-AGENT_S = 240.0
-PORT = 51820
-PEER = "wtpeer0"
-TUNNEL = "10.98.0"
+AGENT_S = 300.0
+UNPLUGGED_S = 20.0
+EPOCH = "1970-01-02T00:00:00"
 
 
-def configuration(server_key: str, mode: str) -> str:
-    """Return the configuration in the image: no key of the router's own."""
-    text = {
-        "private_key": "",
+def settings(token: str, authority: str) -> dict[str, str]:
+    """Return /etc/wantastic of the image: no key and no name of the router's own."""
+    proxy = {
+        "listen": f"10.77.2.2:{backend.SOCKS_PORT}",
+        "user": backend.SOCKS_USER,
+        "password": backend.SOCKS_PASSWORD,
+    }
+    config = {
         "state_dir": "/var/lib/wantastic",
         "memory_limit": "16M",
-        "interface": {"mode": mode, "addresses": [f"{TUNNEL}.2/32"]},
-        "server": {
-            "endpoint": f"10.77.1.1:{PORT}",
-            "public_key": server_key,
-            "allowed_ips": [f"{TUNNEL}.0/24"],
-            "persistent_keepalive": 5,
+        "auth": {
+            "server_url": f"{ADDRESSES['wan']}:{backend.GRPC_PORT}",
+            "ca_file": "/etc/wantastic/ca.pem",
+            "token_file": "/etc/wantastic/token",
         },
+        "interface": {"mode": "userspace"},
+        "proxy": {"socks5": proxy},
     }
-    return json.dumps(text, indent=4)
+    return {"config.json": json.dumps(config, indent=4), "token": token, "ca.pem": authority}
 
 
-class Peer:
-    """wireguard-go in the WAN namespace."""
+class Scenarios:
+    """One board with its image, its flash and what it talks to."""
 
-    def __init__(self, networks: Networks) -> None:
-        self.inside = f"ip netns exec {networks.space('wan')}"
-        self.key = run("wg genkey").strip()
-        self.public_key = run("wg pubkey", input=self.key).strip()
-        command = f"{self.inside} wireguard-go -f {PEER}".split()
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        for _ in range(50):
-            if PEER in run(f"{self.inside} wg show interfaces"):
-                break
-            time.sleep(0.1)
-        with tempfile.NamedTemporaryFile("w") as file:
-            file.write(self.key)
-            file.flush()
-            run(f"{self.inside} wg set {PEER} private-key {file.name} listen-port {PORT}")
-        run(f"{self.inside} ip addr add {TUNNEL}.1/24 dev {PEER}")
-        run(f"{self.inside} ip link set {PEER} up")
+    def __init__(self, board: Board, firmware: Firmware, net: Networks, back: Backend) -> None:
+        self.board = board
+        self.firmware = firmware
+        self.net = net
+        self.back = back
 
-    def expect(self, public_key: str) -> None:
-        """Accept one router, and only that."""
-        self.forget()
-        command = f"wg set {PEER} peer {public_key} allowed-ips {TUNNEL}.2/32"
-        run(f"{self.inside} {command}")
+    @contextmanager
+    def boot(self, flash: Path, clock: str = "utc") -> Iterator[Router]:
+        """Switch a router on, wait until its init scripts are through; the power goes at the end.
 
-    def forget(self) -> None:
-        """Accept nobody."""
-        for key in run(f"{self.inside} wg show {PEER} peers").split():
-            run(f"{self.inside} wg set {PEER} peer {key} remove")
+        A failure shows what the agent says of itself.
+        """
+        with Router(self.board, self.firmware, flash, self.net, clock) as router:
+            router.wait(r"BOOTED ([\d.]+)", BOOT_S)
+            try:
+                yield router
+            except Failure:
+                print(router.shell("wantasticd -status", AGENT_S), file=sys.stderr)
+                raise
 
-    def wait_for_handshake(self, after_unix_s: float, timeout_s: float) -> float:
-        """Return how long the router took to make a session."""
-        begin = time.monotonic()
-        while time.monotonic() - begin < timeout_s:
-            rows = run(f"{self.inside} wg show {PEER} latest-handshakes").split()
-            if len(rows) == 2 and int(rows[1]) >= int(after_unix_s):
-                return time.monotonic() - begin
-            time.sleep(0.2)
-        raise Failure(f"no session within {timeout_s} s")
+    def first_boot(self, flash: Path) -> str:
+        """Identity, registration, tunnel without any module; return the public key."""
+        with self.boot(flash) as router:
+            self.back.wait_for_page(AGENT_S)
+            seen = status(router)
+            key = str(seen["interface"]["public_key"])
+            if [device["public_key"] for device in self.back.devices()] != [key]:
+                raise Failure(f"the server knows another key than {key}")
+            listed = router.shell("stat -c %a /var/lib/wantastic /var/lib/wantastic/*")
+            modes = re.findall(r"(?m)^(\d{3,4})$", listed)
+            if not modes or set(modes) - {"700", "600"}:
+                raise Failure(f"the state folder is readable by others: {modes}")
+            modules = router.shell("cat /proc/modules")
+            if re.search(r"(?m)^(wireguard|tun) ", modules):
+                raise Failure(f"a tunnel module is loaded:\n{modules}")
+            print(f"first boot: registered as {seen['control']['device_id']}, page through SOCKS5")
+            print(f"  {describe(router, seen)}")
+            self.unplug(router)
+        return key
 
-    def close(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait()
+    def unplug(self, router: Router) -> None:
+        """Pull the WAN cable for a while."""
+        router.plug("wan", False)
+        time.sleep(1)
+        if self.back.fetch(5):
+            raise Failure("a page came through an unplugged cable")
+        time.sleep(UNPLUGGED_S)
+        router.plug("wan", True)
+        back = self.back.wait_for_page(AGENT_S)
+        print(f"WAN unplugged for {UNPLUGGED_S:.0f} s: page again {back:.1f} s after")
+
+    def boot_again(self, what: str, key: str, flash: Path, clock: str = "utc") -> None:
+        """The same flash: the same identity, and the tunnel by itself."""
+        with self.boot(flash, clock) as router:
+            self.back.wait_for_page(AGENT_S)
+            seen = status(router)
+            if seen["interface"]["public_key"] != key:
+                raise Failure(f"another identity after {what}: {seen['interface']['public_key']}")
+            year = number(router.shell("date +%Y"), r"(?m)^(\d{4})$")
+            print(f"{what} (year {year:.0f}): same identity, page")
+            print(f"  {describe(router, seen)}")
+
+    def cut_while_writing(self, flash: Path, known: str) -> str:
+        """Another router; the power goes as its registration is answered. Return its key."""
+        with self.boot(flash):
+            found = {device["public_key"] for device in self.back.wait_for_devices(2, AGENT_S)}
+        if len(found) != 2:
+            raise Failure("two routers made from one image have the same key")
+        print("a second router from the same image: another key; power cut while it registered")
+        (key,) = found - {known}
+        return str(key)
+
+    def run(self, work: Path) -> None:
+        """Everything, in the order of a router's life."""
+        flash, second = new_flash(work / "flash"), new_flash(work / "second")
+        key = self.first_boot(flash)
+        self.boot_again("after a power cut", key, flash)
+        self.boot_again("without a clock", key, flash, EPOCH)
+        self.back.answer(False)
+        self.boot_again("control server down", key, flash)
+        self.back.answer(True)
+        other = self.cut_while_writing(second, key)
+        self.boot_again("after that cut", other, second)
 
 
 def status(router: Router) -> dict[str, Any]:
@@ -118,75 +164,20 @@ def number(text: str, pattern: str) -> float:
     return float(found[1])
 
 
-def start(router: Router) -> float:
-    """Wait until the init scripts are through; return the router's own seconds."""
-    return float(router.wait(r"BOOTED ([\d.]+)", BOOT_S)[1])
-
-
-def first_boot(board: Board, firmware: Firmware, flash: Path, net: Networks, peer: Peer) -> str:
-    """Identity, tunnel without any module, memory; then the power goes."""
-    with Router(board, firmware, flash, net) as router:
-        booted = start(router)
-        seen = status(router)
-        key = str(seen["interface"]["public_key"])
-        if len(base64.b64decode(key)) != 32:
-            raise Failure(f"no identity: {key!r}")
-        listed = router.shell("stat -c %a /var/lib/wantastic /var/lib/wantastic/*")
-        mode = re.findall(r"(?m)^(\d{3,4})$", listed)
-        if not mode or set(mode) - {"700", "600"}:
-            raise Failure(f"the state folder is readable by others: {mode}")
-        modules = router.shell("cat /proc/modules")
-        if "wireguard" in modules or ("tun " in modules and seen["interface"]["mode"] != "tun"):
-            raise Failure(f"a tunnel module is loaded:\n{modules}")
-        before = time.time()
-        peer.expect(key)
-        waited = peer.wait_for_handshake(before, AGENT_S)
-        uptime = number(router.shell("cat /proc/uptime"), r"(?m)^([\d.]+) [\d.]+$")
-        shown = router.shell("cat /proc/$(cat /var/run/wantasticd.pid)/status")
-        memory = number(shown, r"VmRSS:\s+(\d+)")
-        writes = status(router)["flash_writes"]
-        print(
-            f"first boot: up after {booted:.0f} s, key {key[:8]}..., session {waited:.1f} s after"
-        )
-        print(f"  the peer knew the key (uptime {uptime:.0f} s); RSS {memory:.0f} KB of")
-        print(f"  {MEMORY_MB} MB; {writes} flash writes")
-        router.cut_power()
-    return key
-
-
-def boot_again(
-    what: str,
-    key: str,
-    board: Board,
-    firmware: Firmware,
-    flash: Path,
-    net: Networks,
-    peer: Peer,
-    clock: str = "utc",
-) -> None:
-    """The same flash: the same identity, and the tunnel by itself."""
-    begin = time.time()
-    with Router(board, firmware, flash, net, clock) as router:
-        start(router)
-        peer.wait_for_handshake(begin, AGENT_S)
-        uptime = number(router.shell("cat /proc/uptime"), r"(?m)^([\d.]+) [\d.]+$")
-        year = number(router.shell("date +%Y"), r"(?m)^(\d{4})$")
-        found = str(status(router)["interface"]["public_key"])
-        if found != key:
-            raise Failure(f"another identity after {what}: {found}, not {key}")
-        print(f"{what}: same identity, tunnel at uptime <= {uptime:.0f} s (year {year:.0f})")
-        router.cut_power()
-
-
-def other_router(board: Board, firmware: Firmware, flash: Path, net: Networks, key: str) -> None:
-    """The same image on another flash: another identity."""
-    with Router(board, firmware, flash, net) as router:
-        start(router)
-        other = str(status(router)["interface"]["public_key"])
-        if other == key:
-            raise Failure("two routers made from one image have the same key")
-        print(f"a second router from the same image: another key, {other[:8]}...")
-        router.cut_power()
+def describe(router: Router, seen: dict[str, Any]) -> str:
+    """Return times, memory and writes, as one line."""
+    process = "/proc/$(cat /var/run/wantasticd.pid)"
+    after_name = f"cut -d')' -f2 {process}/stat | awk '{{print $20}}'"
+    started = number(router.shell(after_name), r"(?m)^(\d+)$") / 100
+    boot = number(router.shell("cat /proc/stat"), r"(?m)^btime (\d+)$")
+    handshake = seen["peers"][0]["last_handshake_unix_ns"] / 1e9 - boot
+    memory = router.shell(f"cat {process}/status")
+    resident, most = (number(memory, rf"{name}:\s+(\d+)") for name in ("VmRSS", "VmHWM"))
+    return (
+        f"agent started at uptime {started:.0f} s, tunnel {handshake - started:.0f} s after;"
+        f" RSS {resident:.0f} KB (most {most:.0f}) of {MEMORY_MB} MB;"
+        f" {seen['flash_writes']} flash writes"
+    )
 
 
 def main() -> int:
@@ -194,7 +185,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--board", choices=BOARDS, default="malta")
     parser.add_argument("--executable", type=Path, help="default: dist/wantasticd-ARCH-slim")
-    parser.add_argument("--mode", choices=("tun", "userspace"), default="tun")
     options = parser.parse_args()
     board = BOARDS[options.board]
     executable = options.executable or ROOT / "dist" / f"wantasticd-{board.arch}-slim"
@@ -205,21 +195,17 @@ def main() -> int:
     cache = Cache(Path(folder).resolve(), 1)
     begin = time.monotonic()
     with Networks() as net, tempfile.TemporaryDirectory() as work:
-        peer = Peer(net)
+        back = None
         try:
-            config = configuration(peer.public_key, options.mode)
-            firmware = build(cache, board, executable, config, options.mode == "tun")
-            flash = new_flash(Path(work) / "flash")
-            key = first_boot(board, firmware, flash, net, peer)
-            boot_again("after a power cut", key, board, firmware, flash, net, peer)
-            epoch = "1970-01-02T00:00:00"
-            boot_again("without a clock", key, board, firmware, flash, net, peer, epoch)
-            other_router(board, firmware, new_flash(Path(work) / "second"), net, key)
+            back = Backend(net, Path(work))
+            firmware = build(cache, board, executable, settings(back.token, back.ca))
+            Scenarios(board, firmware, net, back).run(Path(work))
         except Failure as failure:
             print(failure)
             return 1
         finally:
-            peer.close()
+            if back is not None:
+                back.close()
     print(f"{board.name}: all scenarios passed in {time.monotonic() - begin:.0f} s")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,9 +120,9 @@ def packages(cache: Cache, board: Board) -> Path:
     return cache.stage(f"image-packages-{board.name}", {"board": board.name}, recipe) / "files"
 
 
-def build(cache: Cache, board: Board, executable: Path, config: str, with_tun: bool) -> Firmware:
-    """Return the images for an executable and its configuration."""
-    modules = (*board.modules, "tun") if with_tun else board.modules
+def build(cache: Cache, board: Board, executable: Path, settings: Mapping[str, str]) -> Firmware:
+    """Return the images for an executable; `settings` are the files of /etc/wantastic by name."""
+    modules = board.modules
     files = packages(cache, board)
     kernel = next((files / "boot").glob("vmlinuz-*"))
     script = PACKAGE / "S60wantasticd"
@@ -130,7 +130,7 @@ def build(cache: Cache, board: Board, executable: Path, config: str, with_tun: b
         "packages": files.parent.name,
         "executable": hash_file(executable),
         "init script": hash_file(script),
-        "config": config,
+        "settings": dict(settings),
         "texts": [FIRST_STAGE, INITTAB, START, APPLETS],
         "modules": modules,
     }
@@ -152,8 +152,9 @@ def build(cache: Cache, board: Board, executable: Path, config: str, with_tun: b
         (root / "etc/init.d/rcS").write_text(START)
         (root / "etc/init.d/rcS").chmod(0o755)
         (root / "etc/wantastic").mkdir(mode=0o700)
-        (root / "etc/wantastic/config.json").write_text(config)
-        (root / "etc/wantastic/config.json").chmod(0o600)
+        for name, text in settings.items():
+            (root / "etc/wantastic" / name).write_text(text)
+            (root / "etc/wantastic" / name).chmod(0o600)
         command = ["mksquashfs", root, folder / "root.squashfs", "-comp", "xz", "-all-root"]
         cache.run(folder / "log", [*command, "-noappend", "-quiet", "-no-progress"])
 

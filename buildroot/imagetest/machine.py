@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import json
 import os
 import re
 import select
+import socket
 import struct
 import subprocess
 import time
@@ -25,7 +27,8 @@ from buildroot.imagetest.firmware import Firmware
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
-NETWORKS = {"wan": "10.77.1.1/24", "lan": "10.77.2.1/24"}
+# Ours in each network; the router's ends with .2.
+ADDRESSES = {"wan": "10.77.1.1", "lan": "10.77.2.1"}
 PREFIX = "wtimage"
 
 
@@ -47,11 +50,11 @@ class Networks:
     def __enter__(self) -> Self:
         self.taps: dict[str, int] = {}
         self.remove()
-        for name, address in NETWORKS.items():
+        for name, address in ADDRESSES.items():
             space = self.space(name)
             run(f"ip netns add {space}")
             self.taps[name] = self._tap(space, f"tap{name}")
-            run(f"ip -n {space} addr add {address} dev tap{name}")
+            run(f"ip -n {space} addr add {address}/24 dev tap{name}")
             run(f"ip -n {space} link set tap{name} up")
             run(f"ip -n {space} link set lo up")
         return self
@@ -70,7 +73,7 @@ class Networks:
 
     def remove(self) -> None:
         """Delete the namespaces, those of an earlier run too."""
-        for name in NETWORKS:
+        for name in ADDRESSES:
             subprocess.run(
                 ["ip", "netns", "del", self.space(name)], capture_output=True, check=False
             )
@@ -108,6 +111,8 @@ class Router:
         command += ["-initrd", str(firmware.first_stage), "-nographic", "-no-reboot"]
         command += ["-append", f"console={board.console} panic=-1 quiet", "-nic", "none"]
         command += ["-monitor", "none", "-serial", "stdio", "-rtc", f"base={clock}"]
+        self._control = flash.with_suffix(".control")
+        command += ["-qmp", f"unix:{self._control},server=on,wait=off"]
         for number, (name, tap) in enumerate(networks.taps.items(), 1):
             command += ["-netdev", f"tap,id={name},fd={tap}"]
             command += ["-device", f"{board.card},netdev={name},mac=52:54:00:77:{number:02x}:02"]
@@ -153,6 +158,23 @@ class Router:
         self.wait(rf"(?s).{{{before}}}.*{end}", timeout_s)
         out = self.text[before:].partition(end)[0]
         return out.partition("7919))\n")[2] if "7919))\n" in out else out
+
+    def plug(self, network: str, connected: bool) -> None:
+        """Put a network's cable in or pull it out, as the card sees it."""
+        calls = {"qmp_capabilities": {}, "set_link": {"name": network, "up": connected}}
+        with socket.socket(socket.AF_UNIX) as channel, channel.makefile("rwb") as lines:
+            channel.settimeout(30)
+            channel.connect(str(self._control))
+            lines.readline()
+            for name, values in calls.items():
+                call = {"execute": name, "arguments": values}
+                lines.write(json.dumps(call).encode() + b"\n")
+                lines.flush()
+                answer: dict[str, object] = {}
+                while "return" not in answer:
+                    answer = json.loads(lines.readline())
+                    if "error" in answer:
+                        raise Failure(f"{name}: {answer['error']}")
 
     def cut_power(self) -> None:
         """Stop it at once, as a plug that is pulled."""
