@@ -33,7 +33,9 @@ class Agent:
     def __init__(self, folder: Path, far: Node, more: dict[str, Any], *flags: str) -> None:
         self.path = folder / "config.json"
         self.log_path = folder / "log"
-        self.environ = os.environ | {"PYTHONPATH": str(ROOT), "WANTASTIC_RUN_DIR": str(folder)}
+        # Modules in the folder go before those installed.
+        path = os.pathsep.join((str(folder), str(ROOT)))
+        self.environ = os.environ | {"PYTHONPATH": path, "WANTASTIC_RUN_DIR": str(folder)}
         self.config = {
             "private_key": encode_key(secret(1)),
             "server": {
@@ -151,3 +153,22 @@ def test_a_port_that_is_taken_is_a_condition(tmp_path: Path) -> None:
             agent.process.kill()
             agent.process.wait()
             far.engine.stop()
+
+
+def test_a_control_plane_that_cannot_run_is_told_and_ends_no_tunnel(tmp_path: Path) -> None:
+    (tmp_path / "google").mkdir()
+    (tmp_path / "google" / "__init__.py").write_text("raise ImportError('no protobuf here')\n")
+    far = Node(2)
+    agent = Agent(tmp_path, far, {"auth": {"server_url": "127.0.0.1:1", "insecure": True}})
+    try:
+        eventually(lambda: "code=control_ended" in agent.log_path.read_text())
+        document = json.loads(agent.run("-status", "-config", str(agent.path), "--json").stdout)
+        (condition,) = (c for c in document["conditions"] if c["code"] == "control_ended")
+        assert "no protobuf here" in condition["reason"]
+        assert document["peers"]
+        assert agent.end() == 0
+    finally:
+        agent.process.kill()
+        agent.process.wait()
+        far.engine.stop()
+    assert "Traceback" not in agent.log_path.read_text()

@@ -1,1 +1,1 @@
-"""Stands in for protobuf's messages in pure Python, which are imported and, beside upb, not used."""
+"""Stands in for protobuf's messages in pure Python, which beside upb are imported and not used."""
