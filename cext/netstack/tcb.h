@@ -70,7 +70,7 @@ enum {
 	TF_PATH_MTU = 1 << 23,		/* mss was lowered by ICMP */
 	TF_IN_TABLE = 1 << 25,
 	TF_EXPECT_WINDOW = 1 << 26,	/* the peer probes: tell it even a small window */
-	TF_PROBE = 1 << 27,		/* a keepalive or window probe is to be sent */
+	TF_PROBE = 1 << 27,		/* a keepalive or window probe is to be sent, or data */
 	TF_TLP_OUT = 1 << 28,		/* a tail loss probe is not yet answered */
 	TF_UNSEEN = 1 << 29,		/* of a listener; the consumer does not know it yet */
 };

@@ -14,8 +14,10 @@ batch of them one UDP GSO run. SACK blocks travel on pure ACKs only: data that
 goes the other way while something is missing is followed by one.
 
 Sender's silly windows (RFC 9293 section 3.8.6.2.1): a segment shorter than the MSS
-goes out when it is all there is (with Nagle: and nothing is in flight), or when
-it fills half of the largest window the peer ever offered.
+goes out when it is all there is (with Nagle: and nothing is in flight), when it
+fills half of the largest window the peer ever offered, or when nothing was in flight
+for as long as the persist timer: no peer has to open its window further. A FIN that
+the window does not cover holds no data back.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -238,13 +240,15 @@ cdef bint send_new(netstack *s, tcp_flow *t, ns_packet *out) noexcept nogil:
         return False
     all_of_it = b.next == NS_NIL
     if block_span(b) > room:
-        # RFC 9293 section 3.8.6.2.1 (3): a part is worth it from half the window on.
+        # RFC 9293 section 3.8.6.2.1: a part is worth it from half the window on (3), and
+        # when the time has come for a probe (4).
         t.flags &= ~<uint32_t> TF_CWND_LIMITED
-        if room == 0 or (room < t.snd_wnd_max // 2 and room < t.mss):
+        if room == 0:
             return False
-        if b.len > room and not scoreboard_split(s, t, t.tx_next, room):
+        if room < b.len and room < t.snd_wnd_max // 2 and room < t.mss and \
+                not t.flags & TF_PROBE:
             return False
-        if b.len <= room < block_span(b):
+        if not scoreboard_split(s, t, t.tx_next, room):
             return False
     elif b.len < t.mss and all_of_it and t.flags & TF_NAGLE and t.snd_nxt != t.snd_una and \
             not b.flags & BLOCK_FIN:
@@ -258,6 +262,7 @@ cdef bint send_new(netstack *s, tcp_flow *t, ns_packet *out) noexcept nogil:
     if not fits_cwnd(t, block_span(b)):
         return False
     send_block(s, t, t.tx_next, out)
+    t.flags &= ~<uint32_t> TF_PROBE
     congestion_sent(t)
     if t.tx_next == NS_NIL and tcp_pipe(t) < t.cwnd:
         # Ran dry: what is delivered from here on says nothing about the path.

@@ -3,8 +3,8 @@
 
     handshake   SYN or SYN-ACK again, doubling from 1 s; given up after six
     RTO, TLP, reordering: tcp_recovery
-    persist     a probe of a shut window, doubling up to a minute, for ever as long
-                as the peer answers (RFC 9293 section 3.8.6.1)
+    persist     a probe of a shut window, or what fits into a small one; doubling up to
+                a minute, for ever as long as the peer answers (RFC 9293 section 3.8.6)
     delayed ACK an ACK alone
     idle        keepalive: after keepalive_s a probe, then one every 75 s, nine in all
                 (RFC 9293 section 3.8.4); an orphan in FIN_WAIT_2 ends after 2 MSL

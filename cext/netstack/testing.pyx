@@ -146,7 +146,10 @@ cdef uint32_t on_parts(void *context, uint32_t handle, uint64_t user, const ns_p
         taken = on_data(context, handle, user, parts[i].data, parts[i].len)
         done += taken
         if taken < parts[i].len:
-            break
+            return done
+    if (<Stack> context).is_native:
+        # Each part made room for itself alone; the stack deducts all of them.
+        ns_set_receive_space((<Stack> context).s, handle, (<Stack> context).native.space + done)
     return done
 
 

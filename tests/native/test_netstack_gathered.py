@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cext.netstack import testing
 from tests.support import segments
 from tests.support.netstack import THEIRS, Peer, listening
-from tests.support.segments import ACK, FIN, PSH, RST
+from tests.support.segments import ACK, FIN, PSH, RST, SYN
 
 MSS = 1000
 
@@ -166,6 +166,20 @@ def test_a_whole_window_finds_room_however_it_waits(parts: bool, early: bool) ->
     while part := peer.stack.recv(peer.handle):
         got += part
     assert bytes(got) == data
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_native_consumer_has_the_same_room_after_every_batch(parts: bool) -> None:
+    peer = Peer(listening(parts=parts, native=True, space=20_000))
+    peer.stack.app_set(space=20_000)
+    peer.send(SYN, 0)
+    peer.send(ACK, 1, peer.one().seq + 1)
+    peer.stack.app_serve()
+    for at in range(0, 80_000, 8_000):
+        made = [segment(peer, 1 + at + MSS * i, bytes(MSS)) for i in range(8)]
+        peer.stack.input_batch(made)
+        last = peer.receive()[-1]
+        assert (last.ack, last.window) == (1 + at + 8_000, 20_000)
 
 
 @pytest.mark.parametrize("parts", [False, True])
