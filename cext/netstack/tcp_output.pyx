@@ -210,9 +210,10 @@ cdef void send_block(netstack *s, tcp_flow *t, uint32_t index, ns_packet *out) n
     recovery_set_timer(s, t, False)
 
 
-cdef inline bint fits_cwnd(tcp_flow *t, uint32_t span) noexcept nogil:
-    """Whether cwnd lets it out; remembers when it does not."""
-    if tcp_pipe(t) + span <= t.cwnd or t.flags & TF_FORCE_RETRANSMIT:
+cdef inline bint fits_cwnd(tcp_flow *t, uint32_t length) noexcept nogil:
+    """Whether cwnd lets so much payload out; remembers when it does not. A FIN does not
+    count: cwnd may be one MSS, and nothing would let the FIN of a full segment out."""
+    if tcp_pipe(t) + length <= t.cwnd or t.flags & TF_FORCE_RETRANSMIT:
         return True
     t.flags |= TF_CWND_LIMITED
     return False
@@ -223,7 +224,7 @@ cdef bint send_lost(netstack *s, tcp_flow *t, ns_packet *out) noexcept nogil:
 
     if b.len > t.mss and not scoreboard_split(s, t, t.lost_head, t.mss):
         return False
-    if not fits_cwnd(t, block_span(b)):
+    if not fits_cwnd(t, b.len):
         return False
     send_block(s, t, t.lost_head, out)
     return True
@@ -259,7 +260,7 @@ cdef bint send_new(netstack *s, tcp_flow *t, ns_packet *out) noexcept nogil:
         idle_ms = (s.now_us - t.first_sent_us) // 1000
         if t.delivered != 0 and idle_ms > tcp_rto_ms(s, t):
             congestion_idle(s, t, idle_ms)
-    if not fits_cwnd(t, block_span(b)):
+    if not fits_cwnd(t, b.len):
         return False
     send_block(s, t, t.tx_next, out)
     t.flags &= ~<uint32_t> TF_PROBE

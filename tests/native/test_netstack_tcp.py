@@ -361,53 +361,6 @@ def test_small_window_is_filled_in_part_only_when_it_pays() -> None:
     assert [len(s.payload) for s in peer.receive()] == [380]  # the rest of the one it cut
 
 
-def with_window(window: int, **arguments: object) -> Peer:
-    """A connection whose window was 4000 and shrank when the first byte was acknowledged."""
-    peer = connected(window=4000, **arguments)
-    peer.stack.send(peer.handle, b"-")
-    assert peer.one().payload == b"-"
-    peer.send(ACK, 1, 2, window=window)
-    return peer
-
-
-def test_a_small_window_that_stays_is_filled_after_a_while() -> None:
-    """RFC 9293 section 3.8.6.2.1 (4): it may never be larger again."""
-    peer = with_window(300, user_timeout_s=5)
-    data = bytes(i % 251 for i in range(1000))
-    peer.stack.send(peer.handle, data)
-    peer.stack.shutdown(peer.handle)
-    for at in range(0, 1000, 300):
-        if at < 900:
-            assert peer.receive() == []
-            assert peer.wait() == pytest.approx(200, abs=5)
-        part = peer.one()
-        assert (part.seq, part.payload) == (2 + at, data[at : at + 300])
-        assert bool(part.flags & FIN) == (at == 900)
-        peer.send(ACK, 1, 2 + at + len(part.payload) + (at == 900), window=300)
-    peer.sleep(20_000)
-    assert peer.receive() == []
-    assert peer.stack.check() == 0
-
-
-@pytest.mark.parametrize("room", [384, 385])
-def test_a_fin_beyond_the_window_holds_no_data_back(room: int) -> None:
-    peer = with_window(room)
-    peer.stack.send(peer.handle, b"x" * 384)
-    peer.stack.shutdown(peer.handle)
-    covered = room == 385
-    part = peer.one()
-    assert (part.payload, bool(part.flags & FIN)) == (b"x" * 384, covered)
-    peer.send(ACK, 1, 386 + covered, window=0)
-    assert peer.receive() == []
-    assert peer.stack.check() == 0
-    if not covered:
-        peer.wait()
-        assert (peer.one().flags, peer.stack.info(peer.handle)["state"]) == (ACK, "ESTABLISHED")
-        peer.send(ACK, 1, 386, window=1)
-        last = peer.one()
-        assert (last.seq, last.payload, bool(last.flags & FIN)) == (386, b"", True)
-
-
 def test_a_window_that_was_overtaken_says_nothing() -> None:
     """RFC 9293 section 3.10.7.4: SND.WL2 must not move back, or the edge would lie too far."""
     peer = connected(window=4 * MSS)

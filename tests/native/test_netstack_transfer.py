@@ -61,6 +61,10 @@ CHANCE = st.sampled_from([0.0, 0.0, 0.001, 0.01, 0.05, 0.2])
     seed=0, up=0, down=3120, loss=0, duplicate=0, reorder=0, corrupt=0, delay_ms=0, jitter_ms=0,
     rate_mbit=0, stall=0, chunk=0, space=3000, six=False, parts=True,
 )  # fmt: skip
+@example(  # two SYNs are lost: cwnd is one segment, and its FIN is one more
+    seed=3, up=1368, down=0, loss=0.2, duplicate=0, reorder=0, corrupt=0, delay_ms=0, jitter_ms=0,
+    rate_mbit=0, stall=0, chunk=0, space=3000, six=False, parts=False,
+)  # fmt: skip
 @settings(max_examples=80, deadline=None)
 def test_streams_stay_whole_whatever_happens(
     seed: int, up: int, down: int, loss: float, duplicate: float, reorder: float, corrupt: float,
