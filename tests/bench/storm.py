@@ -26,7 +26,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -101,8 +101,16 @@ class Told(Listening):
 class Agents:
     """All agents of this process."""
 
-    def __init__(self, count: int, at: HostPort, roots_pem: bytes, transport: Any) -> None:
+    def __init__(
+        self,
+        count: int,
+        at: HostPort,
+        roots_pem: bytes,
+        transport: Any,
+        draw: Callable[[], float],
+    ) -> None:
         self.arrivals = Arrivals()
+        self._draw = draw
         self._at, self._roots = at, roots_pem
         self._connect = load(transport)
         self._told = [Told(self.arrivals) for _ in range(count)]
@@ -124,7 +132,7 @@ class Agents:
             told,
             Lines(),
             public_key=lambda: key,
-            random=random.random,
+            random=self._draw,
             unix=time.time,
             entropy=os.urandom,
         )
@@ -140,13 +148,13 @@ class Agents:
         # Their first reports, which follow the first answer, are through.
         await asyncio.sleep(1.0)
 
-    async def watch_restart(self, restart: Any) -> Arrivals:
-        """Restart the server and wait until every agent is back."""
+    async def watch_restart(self, restart: Any, timeout_s: float) -> Arrivals:
+        """Restart the server and wait until every agent is back, or so long."""
         self.arrivals.gone_at_s = time.monotonic()
         self.arrivals.tried_s.clear()
         self.arrivals.back_s.clear()
         await asyncio.to_thread(restart)
-        end = time.monotonic() + TIMEOUT_S
+        end = time.monotonic() + timeout_s
         while len(self.arrivals.back_s) < len(self._told) and time.monotonic() < end:
             await asyncio.sleep(0.1)
         return self.arrivals
@@ -230,10 +238,12 @@ def report(name: str, arrivals: Arrivals, count: int, window_s: float) -> bool:
     return not storm and not lost
 
 
-async def measure(restarted: Restarted, options: argparse.Namespace) -> bool:
+async def measure(
+    restarted: Restarted, options: argparse.Namespace, draw: Callable[[], float]
+) -> bool:
     """Enrol, then restart in each way."""
     at = HostPort("127.0.0.1", restarted.port)
-    agents = Agents(options.agents, at, restarted.roots_pem, options.transport)
+    agents = Agents(options.agents, at, restarted.roots_pem, options.transport, draw)
     good = True
     try:
         began = time.monotonic()
@@ -243,18 +253,19 @@ async def measure(restarted: Restarted, options: argparse.Namespace) -> bool:
             f"in {time.monotonic() - began:.0f} s; they come back over {options.window:g} s\n"
         )
         for name, restart in (("drain", restarted.drain), ("kill", restarted.kill)):
-            arrivals = await agents.watch_restart(restart)
+            arrivals = await agents.watch_restart(restart, options.timeout)
             good = report(name, arrivals, options.agents, options.window) and good
     finally:
         await agents.close()
     return good
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run; return the exit status."""
+def run(arguments: Sequence[str] | None = None, draw: Callable[[], float] = random.random) -> int:
+    """Run with the agents' source of chance, between 0 and 1; return the exit status."""
     parser = argparse.ArgumentParser(description="Restart a server under connected agents.")
     parser.add_argument("--agents", type=int, default=1000)
     parser.add_argument("--window", type=float, default=backoff.RECONNECT[0], metavar="SECONDS")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     parser.add_argument("--transport", choices=("grpcio", "grpclib"), default="grpcio")
     options = parser.parse_args(arguments)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -264,7 +275,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         contextlib.closing(Restarted(Path(folder))) as restarted,
         paced(options.window),
     ):
-        return 0 if asyncio.run(measure(restarted, options)) else 1
+        return 0 if asyncio.run(measure(restarted, options, draw)) else 1
 
 
 if __name__ == "__main__":
