@@ -38,7 +38,10 @@ pytestmark = [
 ]
 PAGE = b"<!doctype html><title>none</title><script src=/set.js></script><p>" + b"page " * 20_000
 SCRIPT = b"document.title = 'through the tunnel'"
-BYTES = 30_000_000
+BYTES = 120_000_000
+# What one flow may have on its way: 6 MB are to be sent and 6 MB to be received in the
+# agents' netstacks (at most), and the rest is in the kernel's sockets on both sides.
+ON_ITS_WAY = 20_000_000
 
 
 def web(connection: socket.socket) -> None:
@@ -317,16 +320,18 @@ def test_dns_over_udp_associate(place: Place) -> None:
 def test_iperf3_through_forwards(
     place: Place, number: int, side: str, words: tuple[str, ...]
 ) -> None:
-    at = ("-c", "127.0.0.1", "-p", str(getattr(place, side)), "-n", str(BYTES))
+    at = ("-c", "127.0.0.1", "-p", str(getattr(place, side)), "-n", str(BYTES), "-w", "512K")
     found = json.loads(run("iperf3", *at, "--json", *words))
     assert "error" not in found
+    total = arrived = 0
     for stream in found["end"]["streams"]:
         sent, received = stream["sender"]["bytes"], stream["receiver"]["bytes"]
         # Its last blocks may be on their way when it stops counting.
         assert 0 < received <= sent
-        assert sent - received <= 8_000_000
-    total = found["end"]["sum_sent"]["bytes"]
+        assert sent - received <= ON_ITS_WAY
+        total, arrived = total + sent, arrived + received
     assert total >= BYTES
+    assert arrived >= total * 2 // 3
 
 
 @pytest.mark.parametrize("side", ["iperf", "reverse"])
@@ -386,8 +391,8 @@ def test_ten_thousand_connections_leave_nothing_behind(place: Place) -> None:
     # What is allocated once is there after these.
     assert many(2_000) == 2_000
     eventually(is_idle)
-    before = [agent.resident_bytes() for agent in agents]
+    before = [agent.allocated_bytes() for agent in agents]
     assert many(8_000) == 8_000
     eventually(is_idle)
-    grown = [agent.resident_bytes() - b for agent, b in zip(agents, before, strict=True)]
+    grown = [agent.allocated_bytes() - b for agent, b in zip(agents, before, strict=True)]
     assert max(grown) < 512 * 1024, grown

@@ -118,10 +118,13 @@ class UserAgent:
             self.process.kill()
             self.process.wait()
 
-    def resident_bytes(self) -> int:
+    def allocated_bytes(self) -> int:
+        """Return what it has in memory of its own, without the pages of the programs' files:
+        those the kernel takes and gives back as it likes."""
         assert self.process
-        words = Path(f"/proc/{self.process.pid}/statm").read_text().split()
-        return int(words[1]) * os.sysconf("SC_PAGESIZE")
+        rows = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
+        (anonymous,) = (row.split()[1] for row in rows if row.startswith("Anonymous:"))
+        return int(anonymous) * 1024
 
 
 @contextmanager
