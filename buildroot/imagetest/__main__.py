@@ -44,7 +44,6 @@ def settings(token: str, authority: str) -> dict[str, str]:
     }
     config = {
         "state_dir": "/var/lib/wantastic",
-        "memory_limit": "16M",
         "auth": {
             "server_url": f"{ADDRESSES['wan']}:{backend.GRPC_PORT}",
             "ca_file": "/etc/wantastic/ca.pem",
