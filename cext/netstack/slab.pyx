@@ -2,7 +2,7 @@
 """The pool of blocks: the only place where the stack's payload memory comes from."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cext.netstack.layout cimport (
@@ -18,8 +18,8 @@ cdef int slab_create(slab *s, uint64_t length, uint32_t block_bytes) noexcept no
     s.limit[<int> SLAB_CONTROL] = s.blocks
     s.limit[<int> SLAB_SEND] = s.blocks - s.blocks // 16
     s.limit[<int> SLAB_RECEIVE] = s.blocks - s.blocks // 8
-    # calloc, not malloc: the kernel hands out untouched pages, nothing is written here.
-    s.memory = <uint8_t *> calloc(s.blocks, s.block_bytes)
+    # Not calloc: musl's writes all of it, and memory that no connection needs would be resident.
+    s.memory = <uint8_t *> malloc(<size_t> s.blocks * s.block_bytes)
     return 0 if s.memory != NULL else -1
 
 
