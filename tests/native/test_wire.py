@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 import struct
 from pathlib import Path
@@ -49,7 +50,8 @@ def test_checksum_of_every_length_that_a_packet_has() -> None:
 
 
 def test_vectors_are_used_where_the_cpu_has_them() -> None:
-    flags = Path("/proc/cpuinfo").read_text().split()
+    # Under an emulator /proc/cpuinfo is about the machine that emulates.
+    flags = Path("/proc/cpuinfo").read_text().split() if platform.machine() == "x86_64" else ()
     assert wire.is_wide() == ("avx2" in flags)
 
 
