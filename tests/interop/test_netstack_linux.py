@@ -132,5 +132,6 @@ def test_both_close_at_the_same_time(version: int) -> None:
 @pytest.mark.parametrize(("listener", "version"), [("netstack", 4), ("linux", 6)])
 def test_ten_thousand_connections_leave_nothing_behind(listener: str, version: int) -> None:
     out = check(listener, version, 32, 2_000, {"total": 10_000})
-    # From the 2,000th to the last one: what the driver itself keeps of each is 64 bytes.
-    assert out["grown_bytes"] < 1 << 20
+    # From the 2,000th to the last one. What the driver itself keeps of each is 64 bytes; pools
+    # are resident up to the most that was in use at once, which may still rise a little.
+    assert out["grown_bytes"] < 4 << 20
