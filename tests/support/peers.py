@@ -169,6 +169,11 @@ class Node:
     def rss_kib(self) -> int:
         return rss_kib(self.pid)
 
+    def anonymous_kib(self) -> int:
+        """Return the resident memory that is no file's: pages of the program come and go."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.partition("RssAnon:")[2].split()[0])
+
     def transfer(self) -> tuple[int, int]:
         """Return (received, sent) bytes summed over peers."""
         rows = [line.split() for line in self.wg("show", self.interface, "transfer").splitlines()]

@@ -85,6 +85,7 @@ class Record:
         self._noticed = noticed
         self._known: bytes | None = None
         self._name_is_good = False
+        self._is_in_new = False
         self._looked = False
         self.writes = 0
 
@@ -111,6 +112,7 @@ class Record:
                 continue
             self._known = payload
             self._name_is_good = path == self._path
+            self._is_in_new = path == self._beside(".new")
             self._report(damaged, path)
             return payload
         self._report(damaged, None)
@@ -137,11 +139,10 @@ class Record:
         fresh = self._beside(".new")
         try:
             self._disk.make_folder(self._folder, FOLDER_MODE)
-            if self._known is not None and not self._name_is_good:
-                # NAME.new may hold the only good value: settle it before reusing its name.
-                self._disk.create(self._path, seal(self._known), FILE_MODE)
-                self._disk.sync_folder(self._folder)
-                self._name_is_good = True
+            self._settle(fresh)
+        except OSError as error:
+            raise StoreError(self._path, "written", error) from error
+        try:
             self._disk.create(fresh, seal(payload), FILE_MODE)
             if self._name_is_good:
                 self._disk.rename(self._path, self._beside(".previous"))
@@ -158,6 +159,16 @@ class Record:
         self._name_is_good = True
         self.writes += 1
         return True
+
+    def _settle(self, fresh: Path) -> None:
+        """Bring a value that a cut left elsewhere to NAME, before NAME.new is used again."""
+        if self._known is None or self._name_is_good:
+            return
+        if not self._is_in_new:
+            self._disk.create(fresh, seal(self._known), FILE_MODE)
+        self._disk.rename(fresh, self._path)
+        self._disk.sync_folder(self._folder)
+        self._name_is_good, self._is_in_new = True, False
 
     def _restore(self) -> None:
         """Put the old value back in its place after a write that failed half way."""
@@ -187,4 +198,4 @@ class Record:
                 raise StoreError(path, "removed", error) from error
         with contextlib.suppress(OSError):
             self._disk.sync_folder(self._folder)
-        self._known, self._name_is_good = None, False
+        self._known, self._name_is_good, self._is_in_new = None, False, False
