@@ -171,7 +171,7 @@ class Node:
 
     def anonymous_kib(self) -> int:
         """Return the resident memory that is no file's: pages of the program come and go."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        text = Path(f"/proc/{self.pid}/status").read_text()
         return int(text.partition("RssAnon:")[2].split()[0])
 
     def transfer(self) -> tuple[int, int]:
