@@ -64,11 +64,17 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
+def tell(found: dict[str, float]) -> None:
+    """Say it as one line; print() would write the line's end apart, and threads mix there."""
+    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.flush()
+
+
 def serve_stream(connection: socket.socket, kind: bytes) -> None:
     connection.setblocking(True)
     (seconds,) = struct.unpack("!d", connection.recv(8, socket.MSG_WAITALL))
     if kind == SINK:
-        print(json.dumps(receive(connection, seconds)), flush=True)
+        tell(receive(connection, seconds))
         reset(connection)
     else:
         send(connection, seconds)
@@ -127,7 +133,7 @@ def stream(kind: str, host: str, port: int, seconds: float) -> None:
             send(connection, seconds)
         else:
             connection.settimeout(TIMEOUT_S)
-            print(json.dumps(receive(connection, seconds)), flush=True)
+            tell(receive(connection, seconds))
             reset(connection)
 
 
