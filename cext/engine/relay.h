@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/relay_body.h"
 #include "engine/relay_names.h"
 #include "host/stream.h"
 #include "netstack/stack.h"
@@ -33,6 +34,7 @@
  *	half-close	end of stream -> FIN behind the last byte; NS_EVENT_PEER_CLOSED
  *			-> shutdown(); both -> the flow is over
  *	reset		either side's reset becomes the other's
+ *	one request	of an HTTP proxy in absolute form: see relay_body.h
  *
  * UDP.  A forward of a port in the tunnel has one connected host socket for each
  * flow.  An association is one bound host socket of many flows: each datagram
@@ -113,6 +115,7 @@ enum {
  * @early:	Bytes to send before those of @fd, or NULL
  * @early_len:	How many
  * @early_at:	Already sent
+ * @body:	What of @fd passes; the rest is read and dropped
  */
 struct relay_flow {
 	uint32_t handle;
@@ -131,6 +134,7 @@ struct relay_flow {
 	uint8_t *early;
 	uint32_t early_len;
 	uint32_t early_at;
+	struct relay_body body;
 };
 
 /**

@@ -3,7 +3,7 @@
 # functions that return int give 0, an id, or -errno.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from cext.engine.relay_table cimport relay
+from cext.engine.relay_table cimport relay, relay_body
 from cext.netstack.layout cimport flow_tuple, ns_datagram, ns_part
 from cext.wire.endpoint cimport endpoint
 
@@ -30,10 +30,11 @@ cdef bint relay_listens(relay *r, uint16_t port) noexcept nogil
 cdef int relay_dial(relay *r, const endpoint *to, uint32_t *id) noexcept nogil
 # The next dial that ended: its id, and its errno or 0. False: none is left.
 cdef bint relay_dialled(relay *r, uint32_t *id, int *error) noexcept nogil
-# Join a dialled flow and a descriptor, which is ours from here on if this returns 0.
-# `early` is malloc()ed, or NULL, and ours in the same case.
-cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early,
-                      uint32_t early_len) noexcept nogil
+# Join a dialled flow and a descriptor, which is ours from here on if this returns 0; else the
+# dialled flow is gone. `early` is malloc()ed, or NULL, and ours in the same case. With `body`,
+# not NULL, only the request passes whose head are the first `head_len` bytes of `early`.
+cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early, uint32_t early_len,
+                      const relay_body *body, uint32_t head_len) noexcept nogil
 # Open a port in the tunnel; what connects there is connected to `to` on the host.
 cdef int relay_forward_tcp(relay *r, uint16_t port, const endpoint *to,
                            uint32_t *id) noexcept nogil

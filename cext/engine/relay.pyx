@@ -2,42 +2,43 @@
 """TCP between the netstack and sockets of the host; what moves and when, see relay.h."""
 
 from libc.errno cimport (
-    EADDRINUSE, EAGAIN, EALREADY, ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTUNREACH, EINVAL,
-    ENETUNREACH, ENOBUFS, ENOENT, ETIMEDOUT,
+    EACCES, EADDRINUSE, EAGAIN, EALREADY, EBADMSG, ECONNABORTED, ECONNREFUSED, ECONNRESET,
+    EHOSTUNREACH, EINVAL, ENETUNREACH, ENOBUFS, ENOENT, ETIMEDOUT,
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cext.engine.core cimport EVENT_DIALLED, event_put, event_tell
 from cext.engine.relay_table cimport (
-    RELAY_ACCEPTING, RELAY_BROKEN, RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED,
+    BODY_ANY, BODY_BROKEN, BODY_ENDED, RELAY_ACCEPTING, RELAY_BROKEN, RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED,
     RELAY_FIN_GIVEN, RELAY_FIN_SEEN, RELAY_FIN_SENT, RELAY_LISTENER_USER, RELAY_LISTENERS,
-    RELAY_NONE, RELAY_OPEN,
-    RELAY_READABLE, RELAY_TCP, RELAY_TCP_LISTENER, RELAY_TURN_BYTES, relay, relay_finish,
-    relay_find, relay_flow, relay_free, relay_id, relay_next_finished, relay_next_ready,
-    relay_queue, relay_take,
+    RELAY_NONE, RELAY_OPEN, RELAY_READABLE, RELAY_TCP, RELAY_TCP_LISTENER, RELAY_TURN_BYTES,
+    body_take, relay, relay_body, relay_finish, relay_find, relay_flow, relay_free, relay_id,
+    relay_next_finished, relay_next_ready, relay_queue, relay_take,
 )
 from cext.engine.relay_udp cimport relay_udp_close, relay_udp_event, relay_udp_read
 from cext.host.stream cimport (
-    STREAM_EVENTS_MAX, STREAM_FAILED, STREAM_READABLE, STREAM_WRITABLE, stream_close,
+    STREAM_EVENTS_MAX, STREAM_FAILED, STREAM_READABLE, STREAM_WRITABLE, datagram_receive,
+    stream_close,
     stream_connect, stream_error, stream_event, stream_prepare, stream_read, stream_reset,
     stream_send, stream_send_parts, stream_shutdown, stream_wait, stream_watch,
 )
 from cext.host.tun cimport iovec
 from cext.netstack.ip cimport ip_is_ours
 from cext.netstack.layout cimport (
-    FLOW_UDP, NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED, NS_EVENT_PEER_CLOSED,
-    NS_DENY, NS_DIAL, NS_EVENT_SYN, NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK, NS_REASON_FINISHED,
-    NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT, NS_REASON_UNREACHABLE,
-    NS_REFUSE_HOST, NS_REFUSE_NETWORK, NS_REFUSE_PROHIBITED, NS_REFUSE_RESET, NS_REFUSE_SILENT,
-    NS_PARTS_MAX, NS_REJECT, address_from_v4, flow_tuple, ns_event, ns_part, ns_space, ref_index,
-    ref_kind,
+    FLOW_UDP, NS_DENY, NS_DIAL, NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_EVENT_CONNECTED,
+    NS_EVENT_PEER_CLOSED, NS_EVENT_SYN, NS_EVENT_WRITABLE, NS_FULL, NS_INVALID, NS_IN_USE, NS_OK,
+    NS_PARTS_MAX, NS_REASON_FINISHED, NS_REASON_REFUSED, NS_REASON_RESET, NS_REASON_TIMEOUT,
+    NS_REASON_UNREACHABLE, NS_REFUSE_HOST, NS_REFUSE_NETWORK, NS_REFUSE_PROHIBITED,
+    NS_REFUSE_RESET, NS_REFUSE_SILENT, NS_REJECT, address_from_v4, flow_tuple, ns_event, ns_part,
+    ns_space, ref_index, ref_kind,
 )
 from cext.netstack.stack cimport (
     ns_abort, ns_accept, ns_close, ns_connect, ns_next_event, ns_refuse, ns_send, ns_send_commit,
     ns_send_space, ns_set_keepalive, ns_set_nagle, ns_set_receive_space, ns_shutdown, ns_tuple,
 )
 from cext.wire.endpoint cimport WT_AF_INET, endpoint
+from cext.wire.special cimport address_is_host
 
 
 cdef enum:
@@ -121,23 +122,34 @@ cdef bint send_early(relay *r, relay_flow *f) noexcept nogil:
     return f.early_at == f.early_len
 
 
-cdef void pump(relay *r, relay_flow *f) noexcept nogil:
-    """Read from the host what the stack has room for."""
-    cdef ns_space space[PARTS]
-    cdef iovec parts[PARTS]
+cdef uint32_t passes(relay_flow *f, const iovec *parts, uint32_t got) noexcept nogil:
+    """How many of the bytes that were read go into the tunnel."""
+    cdef uint32_t length, n, done = 0
+    cdef int i = 0
+    if f.body.kind == BODY_ANY:
+        return got
+    while done < got:
+        length = <uint32_t>min(<size_t>(got - done), parts[i].iov_len)
+        n = body_take(&f.body, <const uint8_t *>parts[i].iov_base, length)
+        done += n
+        if n < length:
+            break
+        i += 1
+    return done
+
+
+cdef void host_ended(relay *r, relay_flow *f) noexcept nogil:
+    ns_shutdown(r.stack, f.handle)
+    f.flags |= RELAY_FIN_SENT
+    end_if_done(r, f)
+
+
+cdef void drop_rest(relay *r, relay_flow *f) noexcept nogil:
+    """Read what follows the one request: left there, it would make a reset of the close."""
     cdef uint32_t moved = 0
-    cdef int i, n, got
-    if f.flags & RELAY_FIN_SENT or not send_early(r, f) or not f.flags & RELAY_READABLE:
-        return
+    cdef int got
     while moved < RELAY_TURN_BYTES:
-        n = ns_send_space(r.stack, f.handle, space, PARTS)
-        if n <= 0:
-            return  # NS_EVENT_WRITABLE or NS_EVENT_CLOSED follows
-        for i in range(n):
-            parts[i].iov_base = space[i].data
-            parts[i].iov_len = space[i].len
-        got = stream_read(f.fd, parts, <unsigned int>n)
-        ns_send_commit(r.stack, f.handle, <uint32_t>got if got > 0 else 0)
+        got = datagram_receive(f.fd, NULL, r.datagram, sizeof(r.datagram))
         if got == -EAGAIN:
             f.flags &= <uint16_t>~RELAY_READABLE
             return
@@ -145,12 +157,44 @@ cdef void pump(relay *r, relay_flow *f) noexcept nogil:
             break_off(r, f)
             return
         if got == 0:
-            ns_shutdown(r.stack, f.handle)
-            f.flags |= RELAY_FIN_SENT
-            end_if_done(r, f)
+            host_ended(r, f)
             return
         moved += <uint32_t>got
-        r.bytes_out += <uint64_t>got
+    relay_queue(r, f)
+
+
+cdef void pump(relay *r, relay_flow *f) noexcept nogil:
+    """Read from the host what the stack has room for."""
+    cdef ns_space space[PARTS]
+    cdef iovec parts[PARTS]
+    cdef uint32_t moved = 0, count
+    cdef int i, n, got
+    if f.flags & RELAY_FIN_SENT or not send_early(r, f) or not f.flags & RELAY_READABLE:
+        return
+    while moved < RELAY_TURN_BYTES:
+        if f.body.kind == BODY_ENDED:
+            drop_rest(r, f)
+            return
+        n = ns_send_space(r.stack, f.handle, space, PARTS)
+        if n <= 0:
+            return  # NS_EVENT_WRITABLE or NS_EVENT_CLOSED follows
+        for i in range(n):
+            parts[i].iov_base = space[i].data
+            parts[i].iov_len = space[i].len
+        got = stream_read(f.fd, parts, <unsigned int>n)
+        count = passes(f, parts, <uint32_t>got) if got > 0 else 0
+        ns_send_commit(r.stack, f.handle, count)
+        if got == -EAGAIN:
+            f.flags &= <uint16_t>~RELAY_READABLE
+            return
+        if got < 0 or f.body.kind == BODY_BROKEN:
+            break_off(r, f)
+            return
+        if got == 0:
+            host_ended(r, f)
+            return
+        moved += <uint32_t>got
+        r.bytes_out += count
     relay_queue(r, f)
 
 
@@ -449,8 +493,11 @@ cdef bint relay_sockets(relay *r, bint ready) noexcept nogil:
 
 cdef int relay_dial(relay *r, const endpoint *to, uint32_t *id) noexcept nogil:
     cdef flow_tuple tuple
-    cdef relay_flow *f = relay_take(r, RELAY_TCP)
+    cdef relay_flow *f
     cdef int result
+    if not address_is_host(to.family, &to.address[0]):
+        return -EACCES
+    f = relay_take(r, RELAY_TCP)
     if f == NULL:
         return -ENOBUFS
     memset(&tuple, 0, sizeof(tuple))
@@ -484,8 +531,9 @@ cdef bint relay_dialled(relay *r, uint32_t *id, int *error) noexcept nogil:
             return True
 
 
-cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early,
-                      uint32_t early_len) noexcept nogil:
+cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early, uint32_t early_len,
+                      const relay_body *body, uint32_t head_len) noexcept nogil:
+    """Error: the flow is gone or was never ours; `fd` and `early` are still the caller's."""
     cdef relay_flow *f = relay_find(r, id)
     cdef int error
     if f == NULL or f.kind != RELAY_TCP:
@@ -496,10 +544,14 @@ cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early,
         return -error
     if f.state != RELAY_DIALLED:
         return -EALREADY
-    error = stream_prepare(fd)
+    if body != NULL:
+        f.body = body[0]
+        early_len = head_len + body_take(&f.body, early + head_len, early_len - head_len)
+    error = -EBADMSG if f.body.kind == BODY_BROKEN else stream_prepare(fd)
     if error == 0:
         error = adopt(r, f, fd)
     if error:
+        break_off(r, f)  # nobody would close it: its id was for this call
         return error
     f.early = early
     f.early_len = early_len

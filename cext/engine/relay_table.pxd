@@ -33,6 +33,19 @@ cdef extern from "engine/relay_names.h" nogil:
     void names_forget(relay_names *n)
 
 
+cdef extern from "engine/relay_body.h" nogil:
+    enum:
+        BODY_ANY
+        BODY_ENDED
+        BODY_BROKEN
+
+    struct relay_body:
+        uint8_t kind
+
+    void body_init(relay_body *b, bint chunked, uint64_t length)
+    uint32_t body_take(relay_body *b, const uint8_t *data, uint32_t len)
+
+
 cdef extern from "engine/relay.h" nogil:
     const uint32_t RELAY_NONE
     const uint64_t RELAY_LISTENER_USER
@@ -85,6 +98,7 @@ cdef extern from "engine/relay.h" nogil:
         uint8_t *early
         uint32_t early_len
         uint32_t early_at
+        relay_body body
 
     struct relay:
         netstack *stack

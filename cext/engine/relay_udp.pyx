@@ -34,6 +34,7 @@ from cext.netstack.stack cimport (
     ns_unlisten,
 )
 from cext.wire.endpoint cimport WT_AF_INET, WT_AF_INET6, endpoint
+from cext.wire.special cimport address_is_host
 
 
 cdef enum:
@@ -60,13 +61,7 @@ cdef bint is_same(const endpoint *a, const endpoint *b) noexcept nogil:
 
 cdef bint is_host(const endpoint *to) noexcept nogil:
     """Whether an address can be one host in a tunnel."""
-    cdef const uint8_t *a = to.address
-    if to.port == 0:
-        return False
-    if to.family == WT_AF_INET:
-        return a[0] != 0 and a[0] != 127 and a[0] < 224
-    # Neither multicast nor ::/16, where loopback and mapped addresses are.
-    return a[0] != 0xff and (a[0] | a[1]) != 0
+    return to.port != 0 and address_is_host(to.family, &to.address[0])
 
 
 # -- tunnel to host --

@@ -18,13 +18,26 @@ from cext.engine.relay cimport (
     relay_close, relay_dial, relay_dialled, relay_events, relay_forward_tcp, relay_sockets,
     relay_splice,
 )
-from cext.engine.relay_table cimport relay
+from cext.engine.relay_table cimport BODY_BROKEN, BODY_ENDED, body_init, body_take, relay, relay_body
 from cext.netstack.layout cimport NS_BATCH_MAX, address_from_v4, ns_packet
 from cext.netstack.stack cimport (
     ns_add_address, ns_input, ns_input_end, ns_next_packets, ns_poll, ns_poll_at,
 )
 from cext.netstack.testing cimport stack_check
 from cext.wire.endpoint cimport endpoint
+
+def body_of(length, pieces):
+    """What of `pieces` is the body of a request, None for a chunked one; and how it ended."""
+    cdef relay_body body
+    cdef bytes piece
+    cdef uint32_t n
+    found = b""
+    body_init(&body, length is None, length or 0)
+    for piece in pieces:
+        n = body_take(&body, <const uint8_t *>PyBytes_AS_STRING(piece), <uint32_t>len(piece))
+        found += piece[:n]
+    return found, {BODY_ENDED: "ended", BODY_BROKEN: "broken"}.get(body.kind, "more")
+
 
 # Only its ring of events is used, and nobody reads it.
 cdef struct side:
@@ -88,14 +101,20 @@ cdef class RelayPair:
             found.append((id, error))
         return found
 
-    def splice(self, int which, uint32_t id, int fd, bytes early=b""):
+    def splice(self, int which, uint32_t id, int fd, bytes early=b"", request=None):
         """0, and the descriptor is the relay's; or -errno."""
         cdef uint8_t *copy = NULL
+        cdef relay_body body
+        cdef uint32_t head_len = 0
         cdef int error
+        if request is not None:
+            head_len, length = request
+            body_init(&body, length is None, length or 0)
         if early:
             copy = <uint8_t *>malloc(len(early))
             memcpy(copy, PyBytes_AS_STRING(early), len(early))
-        error = relay_splice(self.at(which), id, fd, copy, <uint32_t>len(early))
+        error = relay_splice(self.at(which), id, fd, copy, <uint32_t>len(early),
+                             &body if request is not None else NULL, head_len)
         if error:
             free(copy)
         return error

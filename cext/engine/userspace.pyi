@@ -6,6 +6,10 @@ what they do. An id names a flow or a forward until close(), or until its ends c
 
 from cext.engine.engine import Endpoint, Engine
 
+def is_host(address: str) -> bool:
+    """Whether an address can be one host at the far end of a connection: no loopback,
+    link-local, multicast, reserved or mapped one, in any form (cext/wire/special.h)."""
+
 class Userspace:
     """The netstack of an engine. There is one at most; it lives as long as the engine."""
 
@@ -22,16 +26,27 @@ class Userspace:
         for, which is the MTU at the start, or 1500 where that was less."""
 
     def dial_tcp(self, host: str, port: int) -> int:
-        """Begin a connection to a numeric address in the tunnel; return its id. The engine's
-        EVENT_DIALLED says that dialled() has something. It is never dialled for longer than
-        the netstack's timeout, some minutes: close() it earlier."""
+        """Begin a connection to a numeric address in the tunnel; return its id. OSError with
+        EACCES: it is no is_host(). The engine's EVENT_DIALLED says that dialled() has
+        something. It is never dialled for longer than the netstack's timeout, some minutes:
+        close() it earlier."""
 
     def dialled(self) -> list[tuple[int, int]]:
         """Return and forget ids whose dial ended, each with an errno, 0 for success."""
 
-    def splice(self, flow: int, fd: int, early: bytes = b"") -> None:
+    def splice(
+        self,
+        flow: int,
+        fd: int,
+        early: bytes = b"",
+        request: tuple[int, int | None] | None = None,
+    ) -> None:
         """Join a dialled connection and a stream socket, which is taken over, whatever
-        happens. `early` is sent into the tunnel first. OSError: the connection is gone."""
+        happens. `early` is sent into the tunnel first. OSError: the connection is gone.
+
+        With `request` one HTTP request passes, and what the socket gives behind it is
+        dropped: how many bytes of `early` are its head, and how long the body is that
+        follows, None for a chunked one."""
 
     def forward_tcp(self, port: int, target: Endpoint) -> int:
         """Open a port of the tunnel addresses; connections go to the host's `target`."""

@@ -29,14 +29,15 @@ from cext.engine.relay cimport (
     relay_splice,
 )
 from cext.engine.relay_table cimport (
-    RELAY_EARLY_BYTES, names_forget, names_next_asked, relay,
+    RELAY_EARLY_BYTES, body_init, names_forget, names_next_asked, relay, relay_body,
 )
 from cext.engine.relay_udp cimport (
     relay_associate, relay_forward_udp, relay_learn_name, relay_open_udp,
 )
 from cext.host.clock cimport clock_now_ns
 from cext.netstack.layout cimport NS_ADDRESSES_MAX, address_from_v4, ns_statistics
-from cext.wire.endpoint cimport endpoint
+from cext.wire.endpoint cimport WT_AF_INET, WT_AF_INET6, endpoint
+from cext.wire.special cimport address_is_host
 from cext.wireguard.device cimport wg_memory_bytes
 
 cdef enum:
@@ -52,6 +53,9 @@ cdef struct wish:
     bint is_socks
     uint8_t *early
     uint32_t early_len
+    relay_body body
+    bint one_request
+    uint32_t head_len
     uint8_t addresses[16 * 16]
     uint32_t address_count
     uint8_t name[256]
@@ -100,7 +104,8 @@ cdef int command_dialled(void *core, void *argument) noexcept nogil:
 
 cdef int command_splice(void *core, void *argument) noexcept nogil:
     cdef wish *w = <wish *>argument
-    return relay_splice(<relay *>(<engine_core *>core).relay, w.id, w.fd, w.early, w.early_len)
+    return relay_splice(<relay *>(<engine_core *>core).relay, w.id, w.fd, w.early, w.early_len,
+                        &w.body if w.one_request else NULL, w.head_len)
 
 
 cdef int command_forward_tcp(void *core, void *argument) noexcept nogil:
@@ -185,6 +190,12 @@ cdef int check_port(object port) except -1:
     return 0
 
 
+def is_host(address):
+    cdef bytes packed = ip_address(address).packed
+    return address_is_host(WT_AF_INET if len(packed) == 4 else WT_AF_INET6,
+                           <const uint8_t *>PyBytes_AS_STRING(packed))
+
+
 cdef class Userspace:
     cdef Engine engine
 
@@ -241,7 +252,7 @@ cdef class Userspace:
             if w.results < RESULTS_MAX:
                 return found
 
-    def splice(self, uint32_t flow, int fd, bytes early=b""):
+    def splice(self, uint32_t flow, int fd, bytes early=b"", request=None):
         cdef wish w
         w.id = flow
         w.fd = fd
@@ -250,6 +261,12 @@ cdef class Userspace:
         try:
             if w.early_len > RELAY_EARLY_BYTES:
                 raise ValueError(f"early: {w.early_len} bytes, at most {RELAY_EARLY_BYTES}")
+            w.one_request = request is not None
+            if w.one_request:
+                w.head_len, length = request
+                if w.head_len > w.early_len:
+                    raise ValueError(f"request: a head of {w.head_len} in {w.early_len} bytes")
+                body_init(&w.body, length is None, length or 0)
             if w.early_len:
                 w.early = <uint8_t *>malloc(w.early_len)
                 if w.early == NULL:

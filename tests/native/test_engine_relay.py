@@ -110,7 +110,14 @@ class World:
             self.relays.advance(10_000)
         return busy
 
-    def connect(self, sizes: tuple[int, int], seed: int, early: int) -> tuple[End, End]:
+    def connect(
+        self,
+        sizes: tuple[int, int],
+        seed: int,
+        early: int,
+        data: bytes | None = None,
+        request: tuple[int, int | None] | None = None,
+    ) -> tuple[End, End]:
         result, flow = self.relays.dial(0, *SERVER)
         assert result == 0
         done: dict[int, int] = {}
@@ -122,12 +129,12 @@ class World:
         assert done[flow] == 0
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        data = pattern(seed, sizes[0])
-        assert self.relays.splice(0, flow, theirs.detach(), data[:early]) == 0
+        data = pattern(seed, sizes[0]) if data is None else data
+        assert self.relays.splice(0, flow, theirs.detach(), data[:early], request) == 0
         accepted, _ = self.listener.accept()
         accepted.setblocking(False)
         self.open += [ours, accepted]
-        near = End(ours, data, sent=min(early, sizes[0]))
+        near = End(ours, data, sent=min(early, len(data)))
         return near, End(accepted, pattern(seed + 1, sizes[1]))
 
     def drain(self) -> None:
@@ -238,9 +245,8 @@ def test_whatever_descriptors_do(seed: int, steps: list[tuple[str, int, int]], l
 @pytest.mark.parametrize(
     ("descriptor", "error"), [(-1, errno.EBADF), (10**6, errno.EBADF)], ids=["none", "beyond"]
 )
-def test_a_bad_descriptor_is_refused_and_the_flow_can_still_end(
-    descriptor: int, error: int
-) -> None:
+def test_a_bad_descriptor_is_refused_and_the_flow_goes_with_it(descriptor: int, error: int) -> None:
+    """Who hands over a descriptor has nothing left to do, so nobody would close the flow."""
     world = World(1)
     try:
         _, flow = world.relays.dial(0, *SERVER)
@@ -248,7 +254,8 @@ def test_a_bad_descriptor_is_refused_and_the_flow_can_still_end(
             world.turn()
         assert dict(world.relays.dialled(0)) == {flow: 0}
         assert world.relays.splice(0, flow, descriptor, b"early") == -error
-        assert world.relays.close(0, flow) == 0
+        assert world.relays.flows(0) == 0
+        assert world.relays.close(0, flow) == -errno.ENOENT
         assert world.relays.splice(0, flow, descriptor) == -errno.ENOENT
         world.drain()
     finally:

@@ -22,6 +22,7 @@ from tests.support.userspace_pair import Node, Pair, echo, tcp_server
 from wantastic.config.model import DnsConfig, DnsServer, HostPort
 from wantastic.device.dns_message import make_query, parse_answer
 from wantastic.device.userspace import TunnelNet
+from wantastic.proxy.admission import MAX_OPENING
 from wantastic.proxy.credentials import Credentials
 from wantastic.proxy.names import Names
 from wantastic.proxy.servers import Dialler, ForwardListener, HttpListener, Socks5Listener
@@ -284,6 +285,89 @@ def test_8_nc_is_a_connection(tmp_path: Path) -> None:
             assert (await nc("10.9.0.2"))[0] == 2
             await socks.close()
             await locked.close()
+
+    run(test)
+
+
+def test_9_a_connection_carries_one_request() -> None:
+    """Clients that keep or fill their connection; each origin hears only what is its own."""
+    heard: dict[str, bytes] = {"a": b"", "b": b""}
+
+    def origin(name: str) -> Callable[[socket.socket], None]:
+        def serve(connection: socket.socket) -> None:
+            with connection.makefile("rb") as lines:
+                head = b"".join(iter(lines.readline, b"\r\n"))
+                fields = dict(line.split(b": ", 1) for line in head.splitlines()[1:])
+                assert fields[b"Connection"] == b"close"
+                body = lines.read(int(fields.get(b"Content-Length", b"0")))
+                if fields.get(b"Transfer-Encoding") == b"chunked":
+                    while size := int(lines.readline(), 16):
+                        body += lines.read(size + 2)[:-2]
+                    lines.readline()
+                answer = name.encode() + body
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+                    % (len(answer), answer)
+                )
+                connection.shutdown(socket.SHUT_WR)
+                heard[name] += head + body + lines.read()
+
+        return serve
+
+    async def test(made: Setup) -> None:
+        with tcp_server(origin("a")) as a, tcp_server(origin("b")) as b:
+            made.pair.right.stack.forward_tcp(80, a)
+            made.pair.right.stack.forward_tcp(81, b)
+            proxy = HttpListener(made.dialler, "127.0.0.1", 0, Credentials("me", "secret"))
+            by = ("-x", f"http://127.0.0.1:{proxy.port}", "--proxy-user", "me:secret")
+            both = ("http://10.9.0.2/1", "http://10.9.0.2:81/2", "http://10.9.0.2/3")
+            assert await curl(*by, *both) == (0, b"aba")
+            upload = ("-d", "x" * 70_000, "http://10.9.0.2/")
+            assert await curl(*by, *upload) == (0, b"a" + b"x" * 70_000)
+            pieces = ("-H", "Transfer-Encoding: chunked", "-d", "y" * 70_000, both[1])
+            assert await curl(*by, *pieces) == (0, b"b" + b"y" * 70_000)
+            # A client that does not wait for the first answer, with its password each time.
+            login = b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            for target in (b"10.9.0.2/4", b"10.9.0.2:81/5"):
+                writer.write(b"GET http://" + target + b" HTTP/1.1\r\n" + login)
+            assert (await reader.read(-1)).endswith(b"\r\n\r\na")
+            writer.close()
+            while b"/4 " not in heard["a"]:  # which has then heard everything to the end
+                await asyncio.sleep(0.01)
+            await proxy.close()
+        assert b"bWU6c2VjcmV0" not in heard["a"] + heard["b"]
+        assert [heard["a"].count(b"/%d " % n) for n in range(1, 6)] == [1, 0, 1, 1, 0]
+        assert [heard["b"].count(b"/%d " % n) for n in range(1, 6)] == [0, 2, 0, 0, 0]
+
+    run(test)
+
+
+def test_10_silent_connections_lock_nobody_out() -> None:
+    async def test(made: Setup) -> None:
+        with tcp_server(echo) as target:
+            made.pair.right.stack.forward_tcp(7, target)
+            socks = Socks5Listener(made.dialler, "127.0.0.1", 0, None)
+            silent = [
+                await asyncio.open_connection("127.0.0.1", socks.port)
+                for _ in range(MAX_OPENING + 20)
+            ]
+            for _, writer in silent[::2]:
+                writer.write(b"\x05")
+            request = b"\x05\x01\x00\x05\x01\x00\x01" + bytes((10, 9, 0, 2, 0, 7))
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", socks.port)
+                writer.write(request + b"hello")
+                assert (await reader.readexactly(17))[12:] == b"hello"
+                # The oldest made room and know it; the newest may still speak.
+                for reader, _ in silent[:20]:
+                    assert await reader.read(-1) == b""
+                reader, writer = silent[-2]
+                writer.write(request[1:] + b"hello")
+                assert (await reader.readexactly(17))[12:] == b"hello"
+            for _, writer in silent:
+                writer.close()
+            await socks.close()
 
     run(test)
 

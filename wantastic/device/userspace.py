@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cext.engine.engine import EVENT_DIALLED, Endpoint, EngineStopped
-from cext.engine.userspace import Userspace
+from cext.engine.userspace import Userspace, is_host
 
 if TYPE_CHECKING:
     import ssl
@@ -39,6 +39,11 @@ class TunnelNet:
         self.addresses = addresses
         self.name_asked: Callable[[bytes], None] = lambda name: self.learn_name(name, None, 1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
+
+    @staticmethod
+    def reaches(address: str) -> bool:
+        """Return whether an address can be one host in a tunnel, for TCP and UDP alike."""
+        return is_host(address)
 
     def set_addresses(self, addresses: tuple[str, ...]) -> None:
         """Replace our addresses in the tunnel."""
@@ -97,9 +102,18 @@ class TunnelNet:
         self._waiting.pop(flow, None)
         self.close(flow)
 
-    def splice(self, flow: int, connection: socket.socket, early: bytes = b"") -> None:
-        """Hand a stream socket over to the native thread, which owns it from here on."""
-        self.stack.splice(flow, connection.detach(), early)
+    def splice(
+        self,
+        flow: int,
+        connection: socket.socket,
+        early: bytes = b"",
+        request: tuple[int, int | None] | None = None,
+    ) -> None:
+        """Hand a stream socket over to the native thread, which owns it from here on.
+
+        `request`: only one HTTP request passes; see Userspace.splice().
+        """
+        self.stack.splice(flow, connection.detach(), early, request)
 
     def close(self, flow: int) -> None:
         """Reset a connection or end a forward; nothing when it is gone already."""

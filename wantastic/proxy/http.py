@@ -1,13 +1,14 @@
 """An HTTP proxy's request head: CONNECT and absolute-form requests (RFC 9110, 9112); sans-IO.
 
 A head is read whole (at most HEAD_BYTES), checked strictly and turned into a Request:
-what to connect to, and which bytes to send there first. From then on bytes pass
-unchanged in both directions, so a connection carries one request: `Connection: close`
-is sent to the origin server and ends it after its answer.
+what to connect to, which bytes to send there first, and how the body is framed. From
+then on bytes pass unchanged, and a connection carries one request: `Connection: close`
+makes the origin server end it after its answer, and what the client sends behind the
+body, another request perhaps with the proxy's password, is dropped. It asks again.
 
 Strictness is what keeps a second request from hiding in the first (RFC 9112 section
-11.2): bare line feeds, folded lines, blanks before a colon, two lengths, and a length
-together with a transfer coding are all refused.
+11.2): bare line feeds, folded lines, blanks before a colon, two lengths, a length
+together with a transfer coding, and codings other than chunked are all refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from wantastic.proxy.target import Target, parse_authority
 
 HEAD_BYTES = 16 * 1024
 HTTP_PORT = 80
+# Of a Content-Length: beyond any body, within 64 bits.
+LENGTH_DIGITS = 18
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]{1,8000}) HTTP/1\.([01])" % _TOKEN)
@@ -57,11 +60,16 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to connect to; `first` goes to the target before anything else."""
+    """What to connect to; `first` goes to the target before anything else.
+
+    `body_bytes` is how long the body is that follows, None for a chunked one; CONNECT
+    has none, and everything passes.
+    """
 
     method: str
     target: Target
     first: bytes
+    body_bytes: int | None = 0
 
 
 class Refused(Exception):
@@ -132,7 +140,7 @@ def parse_head(head: bytes, credentials: Credentials | None) -> Request:
         if field is None:
             raise Refused(Refusal.BAD_REQUEST)
         fields.append((field[1], field[2].strip(b" \t")))
-    _check_framing(fields)
+    body_bytes = _framing(fields, is_old=line[3] == b"0")
     _check_login(fields, credentials)
     method, uri = line[1], line[2].decode("ascii")
     if method == b"CONNECT":
@@ -141,20 +149,24 @@ def parse_head(head: bytes, credentials: Credentials | None) -> Request:
         except ValueError:
             raise Refused(Refusal.BAD_REQUEST) from None
     target, origin_form = _split_absolute(uri)
-    return Request(method.decode(), target, _rewrite(method, origin_form, target, fields))
+    start = method + b" " + origin_form.encode() + b" HTTP/1." + line[3]
+    return Request(method.decode(), target, _rewrite(start, target, fields), body_bytes)
 
 
-def _check_framing(fields: list[tuple[bytes, bytes]]) -> None:
+def _framing(fields: list[tuple[bytes, bytes]], *, is_old: bool) -> int | None:
+    """Return the length of the body, None for a chunked one; raise Refused for any doubt."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         values.setdefault(name.lower(), []).append(value)
     lengths = values.get(b"content-length", [])
-    if len(lengths) > 1 or any(not v.isdigit() for v in lengths):
-        raise Refused(Refusal.BAD_REQUEST)
-    if lengths and b"transfer-encoding" in values:
+    if len(lengths) > 1 or any(not v.isdigit() or len(v) > LENGTH_DIGITS for v in lengths):
         raise Refused(Refusal.BAD_REQUEST)
     if len(values.get(b"host", [])) > 1:
         raise Refused(Refusal.BAD_REQUEST)
+    codings = [value.lower() for value in values.get(b"transfer-encoding", [])]
+    if codings and (lengths or is_old or codings != [b"chunked"]):
+        raise Refused(Refusal.BAD_REQUEST)
+    return None if codings else int(lengths[0]) if lengths else 0
 
 
 def _check_login(fields: list[tuple[bytes, bytes]], credentials: Credentials | None) -> None:
@@ -191,9 +203,7 @@ def _split_absolute(uri: str) -> tuple[Target, str]:
     return target, f"{path}?{parts.query}" if parts.query else path
 
 
-def _rewrite(
-    method: bytes, origin_form: str, target: Target, fields: list[tuple[bytes, bytes]]
-) -> bytes:
+def _rewrite(start: bytes, target: Target, fields: list[tuple[bytes, bytes]]) -> bytes:
     """Return the head as the origin server gets it."""
     dropped = set(_HOP_BY_HOP)
     for name, value in fields:
@@ -202,6 +212,6 @@ def _rewrite(
     dropped -= {b"host", b"content-length", b"transfer-encoding"}
     host = str(target).removesuffix(f":{HTTP_PORT}")
     # RFC 9112 section 3.2.2: Host is made from the request target, not believed.
-    out = [method + b" " + origin_form.encode() + b" HTTP/1.1", b"Host: " + host.encode()]
+    out = [start, b"Host: " + host.encode()]
     out += [n + b": " + v for n, v in fields if n.lower() not in dropped | {b"host"}]
     return b"\r\n".join([*out, b"Connection: close", b"", b""])

@@ -3,8 +3,8 @@
     accept -> [opening: parse the request] -> resolve -> dial -> answer -> splice
 
 Python sees a connection until its bytes flow; from then on the native thread owns the
-descriptor. At most MAX_OPENING connections are between accept and splice, each for at
-most OPENING_S; beyond that the oldest that still asks is the client's to repeat.
+descriptor. A listener has so many connections between accept and splice as admission.py
+says, each for at most OPENING_S.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
+import functools
 import socket
 from abc import ABC, abstractmethod
 
 from wantastic.device.userspace import TunnelNet
 from wantastic.proxy import http, socks5
+from wantastic.proxy.admission import Admission, Place
 from wantastic.proxy.credentials import Credentials
 from wantastic.proxy.names import NOTHING_TTL_S, Names
 from wantastic.proxy.opening import State
 from wantastic.proxy.target import Target, parse_host
 
-MAX_OPENING = 256
 OPENING_S = 30.0
 BACKLOG = 256
 READ_BYTES = 16 * 1024
@@ -58,7 +58,7 @@ class Dialler:
     async def addresses(self, target: Target) -> tuple[str, ...]:
         """Return where a target is; OSError for what nobody may reach this way."""
         found = (target.host,) if target.address else await self.names.resolve(target.host)
-        good = tuple(a for a in found if is_allowed(a))
+        good = tuple(a for a in found if self.net.reaches(a))
         if not good:
             raise OSError(errno.EACCES, f"{target.host} is no address of a tunnel")
         return good
@@ -77,7 +77,7 @@ class Dialler:
                 found: tuple[str, ...] = (host,)
             else:
                 found, ttl_s = await self.names.look_up(host)
-            address = next((a for a in found if is_allowed(a)), None)
+            address = next((a for a in found if self.net.reaches(a)), None)
         except (OSError, ValueError):
             ttl_s = NOTHING_TTL_S
         self.net.learn_name(name, address, ttl_s)
@@ -93,11 +93,10 @@ class Dialler:
         raise failed
 
 
-def is_allowed(text: str) -> bool:
-    """Return whether an address can be one host in a tunnel."""
-    address = ipaddress.ip_address(text)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return not (mapped or address.is_loopback or address.is_multicast or address.is_unspecified)
+def _hang_up(connection: socket.socket) -> None:
+    """End an opening: whoever reads from it finds the end of its stream."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class Listener(ABC):
@@ -108,6 +107,7 @@ class Listener(ABC):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
+        self._admission = Admission()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.get_running_loop().create_task(self._accept())
 
@@ -129,24 +129,28 @@ class Listener(ABC):
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, client = await loop.sock_accept(self._socket)
             except OSError:
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if len(self._tasks) >= MAX_OPENING:
+            place = self._admission.enter(client[0], functools.partial(_hang_up, connection))
+            if place is None:
                 connection.close()
                 continue
-            task = loop.create_task(self._carry(connection))
+            task = loop.create_task(self._carry(connection, place))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(OPENING_S):
-                await self.open(connection)
+    async def _carry(self, connection: socket.socket, place: Place) -> None:
+        try:
+            with connection, contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(OPENING_S):
+                    await self.open(connection, place)
+        finally:
+            self._admission.leave(place)
 
     @abstractmethod
-    async def open(self, connection: socket.socket) -> None:
+    async def open(self, connection: socket.socket, place: Place) -> None:
         """Do what precedes the flow of bytes, then splice; or return, and it is closed."""
 
 
@@ -157,7 +161,8 @@ class ForwardListener(Listener):
         super().__init__(dialler, host, port)
         self._target = target
 
-    async def open(self, connection: socket.socket) -> None:
+    async def open(self, connection: socket.socket, place: Place) -> None:
+        place.asked()
         flow = await self._dialler.dial(self._target)
         self._dialler.net.splice(flow, connection)
 
@@ -190,12 +195,13 @@ class Socks5Listener(Listener):
         self._credentials = credentials
         self._associations: set[asyncio.Task[None]] = set()
 
-    async def open(self, connection: socket.socket) -> None:
+    async def open(self, connection: socket.socket, place: Place) -> None:
         loop = asyncio.get_running_loop()
         opening = socks5.Socks5Server(self._credentials)
         request = await _receive_request(connection, opening)
         if not isinstance(request, socks5.Request):
             return
+        place.asked()
         if request.command is socks5.Command.UDP_ASSOCIATE:
             self._associate(connection, opening, request.target)
             await loop.sock_sendall(connection, opening.data_to_send())
@@ -256,12 +262,13 @@ class HttpListener(Listener):
         super().__init__(dialler, host, port)
         self._credentials = credentials
 
-    async def open(self, connection: socket.socket) -> None:
+    async def open(self, connection: socket.socket, place: Place) -> None:
         loop = asyncio.get_running_loop()
         opening = http.HttpProxy(self._credentials)
         request = await _receive_request(connection, opening)
         if not isinstance(request, http.Request):
             return
+        place.asked()
         try:
             flow = await self._dialler.dial(request.target)
         except OSError as error:
@@ -275,4 +282,5 @@ class HttpListener(Listener):
         except BaseException:
             self._dialler.net.close(flow)
             raise
-        self._dialler.net.splice(flow, connection, request.first + opening.rest())
+        framing = (len(request.first), request.body_bytes) if request.first else None
+        self._dialler.net.splice(flow, connection, request.first + opening.rest(), framing)
