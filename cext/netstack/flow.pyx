@@ -9,7 +9,7 @@ from cext.netstack.layout cimport (
     FLOW_SYN_REQUEST, FLOW_TCP, FLOW_TIME_WAIT, FLOW_UDP, NS_NIL, QUEUED_EVENT, QUEUED_READY,
     SYN_FREE, TCP_FREE, address_is_v4, age_list, flow_ref, flow_slot, flow_table, flow_tuple,
     handle_generation, netstack, pool, ref_index, ref_kind, ref_ring, siphash, syn_request,
-    tcp_flow, udp_flow,
+    tcp_flow, time_wait, udp_flow,
 )
 
 
@@ -153,7 +153,20 @@ cdef void pool_init(pool *p, uint32_t count) noexcept nogil:
     p.count = count
 
 
+cdef void clear_fresh(netstack *s, uint32_t kind, uint32_t index) noexcept nogil:
+    if kind == FLOW_TCP:
+        memset(&s.tcp[index], 0, sizeof(tcp_flow))
+    elif kind == FLOW_SYN_REQUEST:
+        memset(&s.syn[index], 0, sizeof(syn_request))
+    elif kind == FLOW_TIME_WAIT:
+        memset(&s.time_wait[index], 0, sizeof(time_wait))
+    else:
+        memset(&s.udp[index], 0, sizeof(udp_flow))
+
+
 cdef uint32_t pool_take(netstack *s, pool *p, uint32_t kind) noexcept nogil:
+    """Take a slot, NS_NIL when none is left; one that was never taken is cleared here, not before:
+    what no connection needs is not resident, and costs no time at the start."""
     cdef uint32_t index
 
     if p.free_head != NS_NIL:
@@ -162,6 +175,7 @@ cdef uint32_t pool_take(netstack *s, pool *p, uint32_t kind) noexcept nogil:
     elif p.fresh < p.count:
         index = p.fresh
         p.fresh += 1
+        clear_fresh(s, kind, index)
     else:
         return NS_NIL
     p.used += 1

@@ -135,10 +135,11 @@ cdef netstack *ns_create(const ns_limits *limits, const ns_host *host,
     pool_init(&s.syn_pool, limits.syn_requests)
     pool_init(&s.time_wait_pool, limits.time_waits)
     pool_init(&s.udp_pool, limits.udp_flows)
-    s.tcp = <tcp_flow *> calloc(limits.tcp_flows, sizeof(tcp_flow))
-    s.syn = <syn_request *> calloc(limits.syn_requests, sizeof(syn_request))
-    s.time_wait = <time_wait *> calloc(limits.time_waits, sizeof(time_wait))
-    s.udp = <udp_flow *> calloc(limits.udp_flows, sizeof(udp_flow))
+    # Each slot is cleared when it is taken for the first time (pool_take).
+    s.tcp = <tcp_flow *> malloc(<size_t> limits.tcp_flows * sizeof(tcp_flow))
+    s.syn = <syn_request *> malloc(<size_t> limits.syn_requests * sizeof(syn_request))
+    s.time_wait = <time_wait *> malloc(<size_t> limits.time_waits * sizeof(time_wait))
+    s.udp = <udp_flow *> malloc(<size_t> limits.udp_flows * sizeof(udp_flow))
     s.reassembly = <reassembly *> calloc(limits.reassemblies, sizeof(reassembly))
     s.reassembled = <uint8_t *> malloc(NS_REASSEMBLED_MAX + 1)
     s.scratch = <uint8_t *> malloc(
