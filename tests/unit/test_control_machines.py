@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from hypothesis import given
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.control_peers import authority
@@ -276,6 +277,22 @@ def test_request_is_what_an_authority_signs_and_the_pair_fits() -> None:
     begins, ends = certificate.validity(der)
     assert begins == parsed.not_valid_before_utc.timestamp()
     assert ends == parsed.not_valid_after_utc.timestamp()
+
+
+SIGNER = ec.generate_private_key(ec.SECP256R1())
+
+
+@settings(max_examples=50)
+@given(st.datetimes(datetime(1950, 1, 1), datetime(2200, 1, 1)))
+def test_both_forms_of_time_are_read(moment: datetime) -> None:
+    moment = moment.replace(microsecond=0, tzinfo=UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "d")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
+    builder = builder.public_key(SIGNER.public_key())
+    builder = builder.not_valid_before(moment).not_valid_after(moment + timedelta(days=400))
+    der = builder.sign(SIGNER, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    begins = moment.timestamp()
+    assert certificate.validity(der) == (begins, begins + 400 * 86400)
 
 
 def test_renewal_is_due_after_two_thirds() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import ssl
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -85,15 +84,11 @@ def _load_pair(context: ssl.SSLContext, tls: Tls) -> None:
 
     The file has no name: memfd is RAM, not flash, and nobody else can open it.
     """
-    descriptor, name = -1, ""
+    descriptor = -1
     try:
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
-            name = f"/proc/self/fd/{descriptor}"
-        else:  # pragma: no cover - kernels before 3.17
-            descriptor, name = tempfile.mkstemp(dir="/dev/shm")
+        descriptor = _file_in_memory()
         os.write(descriptor, tls.chain_pem + b"\n" + tls.key_pem)
-        context.load_cert_chain(name)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     except (OSError, ssl.SSLError):
         raise LocalError(
             "client_certificate", "The client certificate and its key do not fit together"
@@ -101,8 +96,13 @@ def _load_pair(context: ssl.SSLContext, tls: Tls) -> None:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-        if name.startswith("/dev/shm"):  # pragma: no cover
-            Path(name).unlink()
+
+
+def _file_in_memory() -> int:
+    try:
+        return os.memfd_create("client", os.MFD_CLOEXEC)
+    except OSError:  # kernels before 3.17
+        return os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR, 0o600)
 
 
 def explain(error: ssl.SSLError, server: str, *, clock_is_wrong: bool) -> TransportError:
