@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from wantastic.config.values import is_interface_name
-
 if TYPE_CHECKING:
     from wantastic.config.model import ForwardConfig, ForwardEnd
 
@@ -258,6 +256,9 @@ def _run(found: _Found) -> Run:
 
 def _interface(found: _Found, environ: Mapping[str, str]) -> Interface:
     """wireguard-go's form: one name, -f, and the environment."""
+    # Not at the top: -version and -status would import the whole model of the configuration.
+    from wantastic.config.values import is_interface_name
+
     _only(found, found.words[0][:40], set(), {"foreground"})
     if len(found.words) > 1:
         raise UsageError(f"{found.words[1][:40]}: only one interface name is possible")

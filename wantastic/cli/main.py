@@ -6,6 +6,7 @@ Only what a command needs is imported, and only then: `-version` has to be quick
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -60,6 +61,8 @@ def _subcommand(command: args.Subcommand) -> int:
             raise
         sys.stderr.write(f"wantasticd: this build has no {command.name}\n")
         return exits.NOT_BUILT_IN
+    # The executable starts without (buildroot/static/runtime/quick.py); subcommands may last.
+    gc.enable()
     status: int = module.run(command.arguments)
     return status
 

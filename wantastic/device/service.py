@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from collections.abc import Callable
@@ -169,6 +170,8 @@ class Service:
             interface=self.device.name,
             port=self.device.engine.status().listen_port,
         )
+        # The executable starts without (buildroot/static/runtime/quick.py).
+        gc.enable()
         for delay_s in RELEASE_AT_S:
             asyncio.get_running_loop().call_later(delay_s, release_program)
 

@@ -2,12 +2,12 @@
 
 A client sends one request line, such as `status`, and reads JSON until the end. The
 server drops whoever sends more than a line or waits too long. What the requests are is
-the caller's table; this file only carries them.
+the caller's table; this file only carries them. asyncio is the server's: who asks does
+without, for importing it takes a router longer than the answer.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import json
@@ -15,6 +15,10 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 DEFAULT_FOLDER = "/var/run/wantastic"
 MAX_REQUEST = 200
@@ -85,6 +89,8 @@ class StatusServer:
 
     async def start(self) -> None:
         """Listen; OSError when the socket cannot be made."""
+        import asyncio
+
         listener = bind_private(self.path)
         self._server = await asyncio.start_unix_server(
             self._serve, sock=listener, limit=MAX_REQUEST
@@ -99,6 +105,8 @@ class StatusServer:
                 self.path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        import asyncio
+
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 line = await reader.readline()
