@@ -104,8 +104,8 @@ binary: $(STAMP) ## One static executable: ARCH=x86_64|aarch64|armv7|mipsel|mips
 		$(if $(PYTHON_AS),--python $(PYTHON_AS)) \
 		$(if $(FEATURES),--features=$(FEATURES)) $(if $(UPDATE_MODULES),--update-modules)
 
-binary-check: $(STAMP) ## Build as `make binary`, then hold it to its budgets (root)
-	@$(NEED) $(BINARY_PACKAGES) qemu-user-static
+binary-check: build ## Build as `make binary`, then hold it to its budgets (root)
+	@$(NEED) $(BINARY_PACKAGES) curl iproute2 nftables qemu-user-static
 	@$(PY) -m buildroot.static binary --check --arch $(or $(ARCH),x86_64) \
 		$(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(PYTHON_AS),--python $(PYTHON_AS)) \
 		$(if $(FEATURES),--features=$(FEATURES))

@@ -24,7 +24,7 @@ from buildroot.imagetest import backend
 from buildroot.imagetest.backend import Backend
 from buildroot.imagetest.boards import BOARDS, MEMORY_MB, Board
 from buildroot.imagetest.firmware import Firmware, build, new_flash
-from buildroot.imagetest.machine import ADDRESSES, Failure, Networks, Router
+from buildroot.imagetest.machine import ADDRESSES, ROUTER, Failure, Networks, Router
 from buildroot.static.cache import Cache
 from buildroot.static.rooms import ROOT
 
@@ -38,7 +38,7 @@ EPOCH = "1970-01-02T00:00:00"
 def settings(token: str, authority: str) -> dict[str, str]:
     """Return /etc/wantastic of the image: no key and no name of the router's own."""
     proxy = {
-        "listen": f"10.77.2.2:{backend.SOCKS_PORT}",
+        "listen": f"{ROUTER}:{backend.SOCKS_PORT}",
         "user": backend.SOCKS_USER,
         "password": backend.SOCKS_PASSWORD,
     }

@@ -14,9 +14,9 @@ import sys
 import time
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from buildroot.imagetest.machine import ADDRESSES, Failure, Networks, run
+from buildroot.imagetest.machine import ADDRESSES, ROUTER, Failure, run
 from buildroot.static.rooms import ROOT
 
 GRPC_PORT, GATEWAY_PORT, SITE_PORT, WEB_PORT = 8443, 51820, 8000, 80
@@ -26,11 +26,21 @@ READY_S = 60.0
 FETCH_S = 60.0
 
 
+class Spaces(Protocol):
+    """Where the two networks are."""
+
+    def space(self, name: str) -> str:
+        """Return the namespace of "wan" or "lan"."""
+
+
 class Backend:
     """Server, gateway and page in the WAN namespace; a visitor in the LAN namespace."""
 
-    def __init__(self, networks: Networks, folder: Path) -> None:
+    def __init__(
+        self, networks: Spaces, folder: Path, wan: str = ADDRESSES["wan"], router: str = ROUTER
+    ) -> None:
         self._networks = networks
+        self._wan, self._router = wan, router
         self._state = folder / "server"
         self._site = folder / "site"
         self._site.mkdir()
@@ -58,7 +68,7 @@ class Backend:
         return process
 
     def _serve(self, log: Path) -> None:
-        wan = ADDRESSES["wan"]
+        wan = self._wan
         process = self._spawn(
             log,
             *("-m", "wantastic.server.main", "serve", "--json", "--state", str(self._state)),
@@ -111,7 +121,7 @@ class Backend:
         gateway = ip_network(self._manage("tenant", "list")[0]["ipv4"])[1]
         inside = f"ip netns exec {self._networks.space('lan')}"
         command = [*inside.split(), "curl", "--silent", "--max-time", str(timeout_s)]
-        command += ["--proxy", f"socks5h://10.77.2.2:{SOCKS_PORT}"]
+        command += ["--proxy", f"socks5h://{self._router}:{SOCKS_PORT}"]
         command += ["--proxy-user", f"{SOCKS_USER}:{SOCKS_PASSWORD}", f"http://{gateway}/page"]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode == 0 and done.stdout != self._page:

@@ -29,6 +29,8 @@ TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 # Ours in each network; the router's ends with .2.
 ADDRESSES = {"wan": "10.77.1.1", "lan": "10.77.2.1"}
+ROUTER = "10.77.2.2"
+"""The router's address in the LAN."""
 PREFIX = "wtimage"
 
 

@@ -55,11 +55,14 @@ OWN_FILES = {
     "entry.py": "entry.py",
     "hostnames.py": "hostnames.py",
     "late.py": "late.py",
+    "no_datetime.py": "datetime.py",
     "no_inspect.py": "inspect.py",
     "no_linecache.py": "linecache.py",
     "no_locale.py": "locale.py",
     "no_python_message.py": "google/protobuf/internal/python_message.py",
     "no_unicodedata.py": "unicodedata.py",
+    "quick.py": "quick.py",
+    "quick_dataclasses.py": "quick_dataclasses.py",
     "raw_api.py": "Crypto/Util/_raw_api.py",
 }
 # What FEATURES=-name leaves out; who imports it says so where it is asked for.
@@ -70,17 +73,28 @@ FEATURES = {
     "proxy": ("wantastic.proxy", *TOOLS),
     "tools": (*TOOLS, *CONFORMANCE),
 }
-# Run once by a developer or at import: as C they would only be larger.
-STAYS_BYTECODE = (*TOOLS, *CONFORMANCE, "wantastic.cli.help", "wantastic.control.auth_pb2")
+# What runs once, or waits for the network when it runs: as C it would only be larger.
+_COLD_CONTROL = """
+    auth_pb2 certificate client configuration credentials device_flow diagnose dial enrol follow
+    grpcio_transport grpclib_transport https plane prompt resolve rotation selftest tls trial wire
+"""
+STAYS_BYTECODE = (
+    *TOOLS,
+    *CONFORMANCE,
+    *(f"wantastic.control.{name}" for name in _COLD_CONTROL.split()),
+    *(f"wantastic.cli.{name}" for name in ("check", "help", "interface", "selftest", "status")),
+    *(f"wantastic.device.{name}" for name in ("loopback", "selftest")),
+    "wantastic.config.render",
+)
 CODECS = ("ascii", "latin_1", "utf_8", "utf_8_sig")
 # Never followed: what only this machine could load, and what only a developer's run reaches.
 NOT_FOLLOWED = """
     _multidict _hashlib _uuid _crypt _ctypes _bz2 _lzma _decimal _multibytecodec
-    tracemalloc _py_abc unittest pydoc doctest pdb bdb cmd code multiprocessing
+    ast tracemalloc _py_abc unittest pydoc doctest pdb bdb cmd code multiprocessing
     concurrent.futures.process distutils setuptools ctypes decimal _pydecimal fractions bz2 lzma
     tkinter xml email http.server http.cookies http.cookiejar sqlite3 test lib2to3 cffi
     zipfile tarfile gzip pickle difflib statistics py_compile encodings.idna stringprep
-    google.protobuf.descriptor_pb2 google._upb.testing
+    google.protobuf.descriptor_pb2 google.protobuf.internal.decoder google._upb.testing
     grpclib.plugin grpclib.reflection grpclib.health grpclib.testing grpclib.server
     grpc.beta grpc.framework grpc.experimental grpc_tools grpc_observability grpc_status
     grpc_health grpc_reflection gevent wantastic.server
@@ -92,6 +106,10 @@ IMPORTED_BY_NAME = (
     *(f"Crypto.PublicKey.{name}" for name in ("_edwards", "_montgomery", "_nist_ecc")),
 )
 NOT_FOLLOWED_BY_TRANSPORT = {"slim": "grpc", "grpcio": "grpclib h2 hpack hyperframe multidict"}
+ABSENT_BY_TRANSPORT = {
+    "slim": ("wantastic.control.grpcio_transport",),
+    "grpcio": ("wantastic.control.grpclib_transport",),
+}
 
 
 @dataclass(frozen=True)
@@ -149,7 +167,8 @@ def build(
     """
     if unknown := set(left_out) - set(FEATURES):
         raise BuildError(f"no such feature: {', '.join(unknown)}; there are {', '.join(FEATURES)}")
-    absent = tuple(sorted({module for name in left_out for module in FEATURES[name]}))
+    named = (*ABSENT_BY_TRANSPORT[transport], *(m for name in left_out for m in FEATURES[name]))
+    absent = tuple(sorted(set(named)))
     packages = [*COMMON_PACKAGES, *TRANSPORT_PACKAGES[transport]]
     subprocess.run([sys.executable, rooms.ROOT / "protos" / "generate.py"], check=True)
     ours = [

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import functools
 import inspect
+import itertools
+import operator
 import os
 import subprocess
 import sys
 import types
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from buildroot.static import nuitka
-from buildroot.static.runtime import no_inspect, no_linecache, no_locale
+from buildroot.static.runtime import (
+    no_datetime,
+    no_inspect,
+    no_linecache,
+    no_locale,
+    quick_dataclasses,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 RUNTIME = ROOT / "buildroot" / "static" / "runtime"
@@ -195,3 +207,137 @@ def test_every_stand_in_is_copied_under_the_name_it_stands_for() -> None:
     assert found == {name for name in nuitka.OWN_FILES if name.startswith("no_")}
     targets = {name: Path(nuitka.OWN_FILES[name]).name for name in found}
     assert all(target == name.removeprefix("no_") for name, target in targets.items())
+
+
+def second_dataclasses() -> types.ModuleType:
+    """Return a copy of the module with our functions, beside the real one."""
+    path = Path(str(dataclasses.__file__))
+    copy = types.ModuleType("copy_of_dataclasses")
+    sys.modules[copy.__name__] = copy
+    exec(compile(path.read_bytes(), str(path), "exec"), copy.__dict__)
+    quick_dataclasses.install(copy)
+    return copy
+
+
+OURS = second_dataclasses()
+NAMES = "abcdefgh"
+VALUES = st.integers(-2, 2)
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(["required", "default", "factory"]),
+        st.sampled_from(["plain", "kw_only", "no init", "InitVar", "no compare", "no repr"]),
+        VALUES,
+    ),
+    max_size=len(NAMES),
+)
+SWITCHES = ("frozen", "slots", "order", "eq", "unsafe_hash", "kw_only")
+
+
+def make_class(module: Any, fields: list[tuple[str, str, int]], switches: dict[str, bool]) -> Any:
+    """Return a class as described, or the error that making it raises."""
+    body: dict[str, Any] = {"__annotations__": {}, "__qualname__": "Made"}
+    passed_on = []
+    for name, (start, kind, value) in zip(NAMES, fields, strict=False):
+        words: dict[str, Any] = {}
+        if start == "default":
+            words["default"] = value
+        elif start == "factory" and kind != "InitVar":
+            words["default_factory"] = lambda value=value: [value]
+        words |= {"no init": {"init": False}, "no compare": {"compare": False}}.get(kind, {})
+        words |= {"kw_only": {"kw_only": True}, "no repr": {"repr": False}}.get(kind, {})
+        body["__annotations__"][name] = module.InitVar[int] if kind == "InitVar" else int
+        body[name] = module.field(**words)
+        if kind == "InitVar":
+            passed_on.append(name)
+    if passed_on:
+
+        def after(self: Any, *given: int) -> None:
+            object.__setattr__(self, "a" if "a" not in passed_on else passed_on[0], given)
+
+        body["__post_init__"] = after
+    try:
+        return module.dataclass(**switches)(type("Made", (), body))
+    except (TypeError, ValueError) as error:
+        return type(error)
+
+
+def outcome(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Return what a call returns, or the name of what it raises."""
+    try:
+        return call(*given, **named)
+    except (TypeError, AttributeError) as error:
+        return type(error).__name__
+
+
+def values_of(thing: object) -> list[Any]:
+    return [getattr(thing, name, None) for name in NAMES]
+
+
+@settings(max_examples=400, deadline=None)
+@given(FIELDS, st.fixed_dictionaries({name: st.booleans() for name in SWITCHES}), st.data())
+def test_dataclasses_behave_alike(
+    fields: list[tuple[str, str, int]], switches: dict[str, bool], data: st.DataObject
+) -> None:
+    ours, theirs = (make_class(m, fields, switches) for m in (OURS, dataclasses))
+    if not dataclasses.is_dataclass(theirs):
+        assert ours is theirs
+        return
+    made = []
+    for _ in range(3):
+        positional = data.draw(st.lists(VALUES, max_size=len(fields) + 1))
+        named = data.draw(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=len(fields)))
+        # Mostly what fits: everything that has to be given, by name.
+        if data.draw(st.booleans()):
+            wanted = [n for n, f in theirs.__dataclass_fields__.items() if f.init]
+            positional, named = [], {n: data.draw(VALUES) for n in wanted}
+        a, b = (outcome(kind, *positional, **named) for kind in (ours, theirs))
+        assert (a == "TypeError") == (b == "TypeError"), (a, b)
+        if b != "TypeError":
+            made.append((a, b))
+    for a, b in made:
+        by_identity = type(b).__hash__ is object.__hash__
+        assert by_identity == (type(a).__hash__ is object.__hash__)
+        for question in (repr, len if by_identity else hash, values_of):
+            assert outcome(question, a) == outcome(question, b)
+        for name in NAMES:
+            assert outcome(setattr, a, name, 1) == outcome(setattr, b, name, 1)
+            assert outcome(delattr, a, name) == outcome(delattr, b, name)
+            assert outcome(repr, a) == outcome(repr, b)
+    for (a, b), (c, d) in itertools.product(made, repeat=2):
+        for compare in (operator.eq, operator.lt, operator.le, operator.gt, operator.ge):
+            assert outcome(compare, a, c) == outcome(compare, b, d)
+
+
+def test_dataclasses_compare_with_their_own_class_only() -> None:
+    row: list[tuple[str, str, int]] = [("required", "plain", 0)]
+    one, two = (make_class(OURS, row, {"frozen": True})(1) for _ in range(2))
+    assert one != two
+    assert one.__eq__(two) is NotImplemented
+    assert {one: 1}[type(one)(1)] == 1
+    assert one.__eq__.__name__ == "__eq__"
+    assert type(one).__init__.__qualname__ == "Made.__init__"
+
+
+def test_datetime_is_what_c_has_of_it() -> None:
+    assert no_datetime.datetime is datetime.datetime
+    assert set(datetime.__all__) <= set(vars(no_datetime))
+    # _datetime imports _strptime by name, and it is not in the executable.
+    files = [p for p in (ROOT / "wantastic").rglob("*.py") if "server" not in p.parts]
+    assert not [path for path in files if "strptime(" in path.read_text()]
+
+
+def test_the_start_leaves_the_collector_off_and_the_agent_puts_it_on() -> None:
+    script = (
+        f"{_path()}import gc, sys\n"
+        "sys.path.insert(0, 'buildroot/static/runtime')\n"
+        "import quick, dataclasses\n"
+        "assert not gc.isenabled()\n"
+        "@dataclasses.dataclass(frozen=True)\nclass D:\n    a: int = 1\n"
+        "assert D.__init__.__module__ == 'quick_dataclasses'\n"
+        "from wantastic.cli.main import main\n"
+        "assert main(['selftest']) == 0 and gc.isenabled()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
