@@ -3,6 +3,7 @@
 #ifdef __x86_64__
 #include <immintrin.h>
 
+#include "base/cpu.h"
 #include "base/endian.h"
 #include "base/secret.h"
 #include "crypto/lanes.h"
@@ -652,15 +653,6 @@ static void avx512_tags(const struct poly_lane *lane, unsigned int n)
 #pragma GCC pop_options
 #endif
 
-static bool avx512_available(void)
-{
-	__builtin_cpu_init();
-	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-	       __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vbmi2") &&
-	       __builtin_cpu_supports("bmi2");
-}
-
 static const struct lane_ops avx512_ops = {
 	.blocks = 16,
 	.run = 16,
@@ -675,7 +667,7 @@ static const struct lane_ops avx512_ops = {
 
 const struct aead_variant aead_avx512ifma = {
 	.name = "avx512ifma",
-	.available = avx512_available,
+	.available = cpu_has_avx512_ifma,
 	.seal_batch = lanes_seal_batch,
 	.open_batch = lanes_open_batch,
 	.seal = lanes_seal,

@@ -22,6 +22,8 @@
  * take the key blocks and all that is not a run, opening makes that key stream in
  * one go, into a buffer, and still writes plaintext only after the comparison.
  *
+ * Where @ops can, longer packets go through paired.c instead.
+ *
  * Packets are grouped by length, so that the lanes of a chunk end together.
  * Branches depend on lengths, counts and verdicts, never on keys or contents.
  * One-time keys and key stream on the stack are erased after each chunk.
@@ -32,15 +34,7 @@
 #define LENGTH_STEP 32
 #define LENGTH_CLASSES 64
 
-static const uint8_t zeros[CHACHA_BLOCK];
-
-struct packet {
-	const uint8_t *key;
-	const uint8_t *in;
-	uint8_t *out;
-	size_t len;
-	uint32_t nonce[3];
-};
+const uint8_t zero_block[CHACHA_BLOCK];
 
 struct chunk {
 	const struct lane_ops *ops;
@@ -62,27 +56,15 @@ static void flush(struct chunk *c)
 static inline void push(struct chunk *c, const struct packet *p, uint32_t counter,
 			const uint8_t *in, uint8_t *out, uint32_t len)
 {
-	struct block_group *g = &c->group;
-	unsigned int i = g->n;
-
-	g->one_key = i == 0 || (g->one_key && p->key == g->key[0]);
-	g->counter[i] = counter;
-	g->nonce[0][i] = p->nonce[0];
-	g->nonce[1][i] = p->nonce[1];
-	g->nonce[2][i] = p->nonce[2];
-	g->key[i] = p->key;
-	g->in[i] = in;
-	g->out[i] = out;
-	g->len[i] = len;
-	g->n = i + 1;
-	if (g->n == c->ops->blocks)
+	group_add(&c->group, p, counter, in, out, len);
+	if (c->group.n == c->ops->blocks)
 		flush(c);
 }
 
 static void push_key_blocks(struct chunk *c)
 {
 	for (unsigned int i = 0; i < c->n; i++)
-		push(c, &c->packet[i], 0, zeros, c->block0[i], CHACHA_BLOCK);
+		push(c, &c->packet[i], 0, zero_block, c->block0[i], CHACHA_BLOCK);
 }
 
 static inline size_t blocks_of(size_t len)
@@ -112,7 +94,7 @@ static void push_data(struct chunk *c, const struct packet *p)
 	}
 }
 
-static void absorb(const struct lane_ops *ops, struct poly1305 *st, const uint8_t *in, size_t len)
+void lanes_absorb(const struct lane_ops *ops, struct poly1305 *st, const uint8_t *in, size_t len)
 {
 	uint8_t last[POLY1305_BLOCK] = { 0 };
 	size_t blocks = len / POLY1305_BLOCK, whole = blocks * POLY1305_BLOCK;
@@ -127,21 +109,27 @@ static void absorb(const struct lane_ops *ops, struct poly1305 *st, const uint8_
 	poly1305_blocks(st, last, 1, 1);
 }
 
+void lanes_tag(struct poly1305 *st, uint8_t tag[AEAD_TAG_LEN], size_t ad_len, size_t len)
+{
+	uint8_t lengths[POLY1305_BLOCK];
+
+	store_le64(lengths, ad_len);
+	store_le64(lengths + 8, len);
+	poly1305_blocks(st, lengths, 1, 1);
+	poly1305_final(st, tag);
+}
+
 /* The tag of one packet (RFC 8439 section 2.8). */
 static void tag_one(const struct lane_ops *ops, uint8_t tag[AEAD_TAG_LEN], const uint8_t *key,
 		    const uint8_t *ad, size_t ad_len, const uint8_t *data, size_t len)
 {
 	struct poly1305 st;
-	uint8_t lengths[POLY1305_BLOCK];
 
 	poly1305_init(&st, key);
 	if (ad_len)
-		absorb(ops, &st, ad, ad_len);
-	absorb(ops, &st, data, len);
-	store_le64(lengths, ad_len);
-	store_le64(lengths + 8, len);
-	poly1305_blocks(&st, lengths, 1, 1);
-	poly1305_final(&st, tag);
+		lanes_absorb(ops, &st, ad, ad_len);
+	lanes_absorb(ops, &st, data, len);
+	lanes_tag(&st, tag, ad_len, len);
 }
 
 /* Tags of a chunk over @in (opening) or @out (sealing). */
@@ -168,13 +156,6 @@ static void tag_chunk(struct chunk *c, bool sealing)
 		}
 		c->ops->tags(lane, n);
 	}
-}
-
-static inline bool tag_equal(const uint8_t *a, const uint8_t *b)
-{
-	uint64_t differs = (load_le64(a) ^ load_le64(b)) | (load_le64(a + 8) ^ load_le64(b + 8));
-
-	return differs == 0;
 }
 
 static void erase_chunk(struct chunk *c)
@@ -230,7 +211,7 @@ static unsigned int open_chunk_at_once(struct chunk *c)
 
 		first[i] = used;
 		for (size_t b = run_of(c, p); b < blocks_of(p->len); b++, used++)
-			push(c, p, (uint32_t)(1 + b), zeros, stream[used], CHACHA_BLOCK);
+			push(c, p, (uint32_t)(1 + b), zero_block, stream[used], CHACHA_BLOCK);
 	}
 	flush(c);
 	tag_chunk(c, false);
@@ -304,15 +285,16 @@ static void sort_by_length(uint8_t *order, const struct aead_job *jobs, size_t n
 		order[count[class[i]]++] = (uint8_t)i;
 }
 
-static void take_job(struct chunk *c, unsigned int i, const struct aead_job *j)
+/* How many packets at the end of @order go through paired.c. */
+static size_t fed_of(const struct lane_ops *ops, const uint8_t *order, const struct aead_job *jobs,
+		     size_t n)
 {
-	c->packet[i].key = j->key;
-	c->packet[i].in = j->in;
-	c->packet[i].out = j->out;
-	c->packet[i].len = j->len;
-	c->packet[i].nonce[0] = 0;
-	c->packet[i].nonce[1] = (uint32_t)j->counter;
-	c->packet[i].nonce[2] = (uint32_t)(j->counter >> 32);
+	size_t fed = 0;
+
+	if (ops->fed_min)
+		while (fed < n && jobs[order[n - 1 - fed]].len >= ops->fed_min)
+			fed++;
+	return fed > 1 ? fed : 0;
 }
 
 /*
@@ -334,6 +316,7 @@ void lanes_seal_batch(const struct aead_variant *v, struct aead_job *jobs, size_
 {
 	struct chunk c;
 	uint8_t order[AEAD_BATCH_MAX];
+	size_t fed;
 	const struct aead_variant *library = n == 1 ? library_for(v, jobs[0].len) : NULL;
 
 	if (library) {
@@ -343,12 +326,16 @@ void lanes_seal_batch(const struct aead_variant *v, struct aead_job *jobs, size_
 	c.ops = v->ops;
 	c.group.n = 0;
 	sort_by_length(order, jobs, n);
+	fed = fed_of(v->ops, order, jobs, n);
+	n -= fed;
 	for (size_t i = 0; i < n; i += c.n) {
 		c.n = n - i < CHUNK ? (unsigned int)(n - i) : CHUNK;
 		for (unsigned int k = 0; k < c.n; k++)
-			take_job(&c, k, &jobs[order[i + k]]);
+			packet_of(&c.packet[k], &jobs[order[i + k]]);
 		seal_chunk(&c);
 	}
+	if (fed)
+		paired_seal(v->ops, jobs, order + n, fed);
 }
 
 void lanes_open_batch(const struct aead_variant *v, struct aead_job *jobs, size_t n)
@@ -356,18 +343,23 @@ void lanes_open_batch(const struct aead_variant *v, struct aead_job *jobs, size_
 	struct chunk c;
 	uint8_t order[AEAD_BATCH_MAX];
 	unsigned int passed;
+	size_t fed;
 
 	c.ops = v->ops;
 	c.group.n = 0;
 	sort_by_length(order, jobs, n);
+	fed = fed_of(v->ops, order, jobs, n);
+	n -= fed;
 	for (size_t i = 0; i < n; i += c.n) {
 		c.n = n - i < CHUNK ? (unsigned int)(n - i) : CHUNK;
 		for (unsigned int k = 0; k < c.n; k++)
-			take_job(&c, k, &jobs[order[i + k]]);
+			packet_of(&c.packet[k], &jobs[order[i + k]]);
 		passed = open_chunk(&c);
 		for (unsigned int k = 0; k < c.n; k++)
 			jobs[order[i + k]].ok = passed >> k & 1;
 	}
+	if (fed)
+		paired_open(v->ops, jobs, order + n, fed);
 }
 
 static void take_message(struct chunk *c, const struct aead_variant *v, uint8_t *out,

@@ -3,6 +3,7 @@
 #ifndef WT_CRYPTO_LANES_H
 #define WT_CRYPTO_LANES_H
 
+#include "base/endian.h"
 #include "crypto/poly1305.h"
 #include "crypto/variant.h"
 
@@ -40,6 +41,43 @@ struct block_group {
 	bool one_key;
 };
 
+/* One packet of a batch; the nonce as words. */
+struct packet {
+	const uint8_t *key;
+	const uint8_t *in;
+	uint8_t *out;
+	size_t len;
+	uint32_t nonce[3];
+};
+
+static inline void packet_of(struct packet *p, const struct aead_job *j)
+{
+	p->key = j->key;
+	p->in = j->in;
+	p->out = j->out;
+	p->len = j->len;
+	p->nonce[0] = 0;
+	p->nonce[1] = (uint32_t)j->counter;
+	p->nonce[2] = (uint32_t)(j->counter >> 32);
+}
+
+/* One more block of a packet; there has to be a lane for it. */
+static inline void group_add(struct block_group *g, const struct packet *p, uint32_t counter,
+			     const uint8_t *in, uint8_t *out, uint32_t len)
+{
+	unsigned int i = g->n++;
+
+	g->one_key = i == 0 || (g->one_key && p->key == g->key[0]);
+	g->counter[i] = counter;
+	g->nonce[0][i] = p->nonce[0];
+	g->nonce[1][i] = p->nonce[1];
+	g->nonce[2][i] = p->nonce[2];
+	g->key[i] = p->key;
+	g->in[i] = in;
+	g->out[i] = out;
+	g->len[i] = len;
+}
+
 /**
  * struct poly_lane - A packet without associated data, to be authenticated
  * @key:	One-time key, followed by 32 more readable bytes
@@ -55,6 +93,18 @@ struct poly_lane {
 };
 
 /**
+ * struct poly_feed - Whole blocks of Poly1305 to be done between ChaCha20's rounds
+ * @poly:	Absorbs them
+ * @in:		The next one
+ * @blocks:	How many there are; what was not done is left
+ */
+struct poly_feed {
+	struct poly1305 *poly;
+	const uint8_t *in;
+	size_t blocks;
+};
+
+/**
  * struct lane_ops - The inner loops of a variant
  * @blocks:	Blocks that @xor_group takes at most
  * @run:	@xor_run takes multiples of this many blocks
@@ -64,6 +114,9 @@ struct poly_lane {
  * @xor_run:	XOR key stream over consecutive whole blocks of one packet
  * @tags:	Authenticate several packets side by side
  * @poly_long:	Absorb consecutive whole blocks of one packet
+ * @fed_min:	Packets of this length and more go through paired.c; 0: none
+ * @xor_group_fed: @xor_group with a feed, or NULL
+ * @xor_run_fed: @xor_run with a feed
  * @lone_max:	A packet alone in its batch, or with associated data, that is
  *		longer than this is sealed by the library
  */
@@ -77,6 +130,10 @@ struct lane_ops {
 			const uint8_t *in, uint8_t *out, size_t blocks);
 	void (*tags)(const struct poly_lane *lanes, unsigned int n);
 	void (*poly_long)(struct poly1305 *p, const uint8_t *in, size_t blocks);
+	size_t fed_min;
+	void (*xor_group_fed)(const struct block_group *g, struct poly_feed *feed);
+	void (*xor_run_fed)(const uint8_t *key, const uint32_t nonce[3], uint32_t counter,
+			    const uint8_t *in, uint8_t *out, size_t blocks, struct poly_feed *feed);
 	size_t lone_max;
 };
 
@@ -86,6 +143,26 @@ void lanes_seal(const struct aead_variant *v, uint8_t *out, const uint8_t *in, s
 		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key);
 bool lanes_open(const struct aead_variant *v, uint8_t *out, const uint8_t *in, size_t len,
 		const uint8_t *ad, size_t ad_len, const uint8_t *nonce, const uint8_t *key);
+
+/* Packets of fed_min and more, in this order (paired.c); at least two are worth it. */
+void paired_seal(const struct lane_ops *ops, struct aead_job *jobs, const uint8_t *order, size_t n);
+void paired_open(const struct lane_ops *ops, struct aead_job *jobs, const uint8_t *order, size_t n);
+
+/* Input of a block whose key stream itself is wanted. */
+extern const uint8_t zero_block[CHACHA_BLOCK];
+
+/* Absorb all of a text; a last part of a block is padded with zeros. */
+void lanes_absorb(const struct lane_ops *ops, struct poly1305 *st, const uint8_t *in, size_t len);
+/* The end of RFC 8439 section 2.8's text, and the tag. */
+void lanes_tag(struct poly1305 *st, uint8_t tag[AEAD_TAG_LEN], size_t ad_len, size_t len);
+
+/* In constant time. */
+static inline bool tag_equal(const uint8_t *a, const uint8_t *b)
+{
+	uint64_t differs = (load_le64(a) ^ load_le64(b)) | (load_le64(a + 8) ^ load_le64(b + 8));
+
+	return differs == 0;
+}
 
 /* out = in XOR stream, for ends of packets; @out may equal @in. */
 void lanes_xor(uint8_t *out, const uint8_t *in, const uint8_t *stream, size_t len);

@@ -4,6 +4,8 @@
 
 #ifdef __x86_64__
 #include <immintrin.h>
+
+#include "base/cpu.h"
 #endif
 
 /*
@@ -137,8 +139,7 @@ static int find_variant(void)
 	uint8_t data[4 * 64 + 2], copy[sizeof(data)];
 	int found = PORTABLE;
 
-	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx2")) {
+	if (cpu_has_avx2()) {
 		found = WIDE;
 		for (size_t i = 0; i < sizeof(data); i++)
 			data[i] = (uint8_t)(255 - i * i % 253);

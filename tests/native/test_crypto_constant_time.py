@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["blake2s", "dispatch", "lanes", "neon", "poly1305", "portable", "selftest", "xaead"]
-NAMES += ["avx2", "avx512ifma"]
+NAMES = ["blake2s", "dispatch", "lanes", "neon", "paired", "poly1305", "portable", "selftest"]
+NAMES += ["xaead", "avx2", "avx512ifma"]
 SOURCES = [f"cext/crypto/{name}.c" for name in NAMES]
 FLAGS = ["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Icext"]
 FLAGS += ["-DWT_CRYPTO_NO_OPENSSL"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ SOURCES = [
     "blake2s",
     "dispatch",
     "lanes",
+    "paired",
     "neon",
     "poly1305",
     "portable",
@@ -45,6 +47,26 @@ def cross_compiler(emulator: str, target: str, cpu: str) -> list[str]:
     if importlib.util.find_spec("ziglang") is None:
         pytest.skip("ziglang, the cross compiler, is not installed (requirements.txt)")
     return [sys.executable, "-m", "ziglang", "cc", "-target", target, f"-mcpu={cpu}"]
+
+
+def expected_on_this_cpu() -> str:
+    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512ifma", "avx512_vbmi2"} <= {*flags}:
+        return "avx512ifma"
+    return "avx2" if {"avx2", "bmi2"} <= {*flags} else "portable"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="about x86-64's vectors")
+def test_the_static_executable_finds_the_vectors(tmp_path: Path) -> None:
+    """With Zig's C library, as the executable has it: __builtin_cpu_supports() says no there."""
+    program = tmp_path / "selftest"
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl"]
+    command += [*FLAGS.split(), "-Icext", "-o", str(program)]
+    command += [f"cext/crypto/{name}.c" for name in SOURCES]
+    subprocess.run([*command, "tests/native/crypto_selftest.c"], check=True, cwd=ROOT)
+    done = subprocess.run([str(program)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert f"{expected_on_this_cpu()} chosen" in done.stdout
 
 
 @pytest.mark.slow
