@@ -102,7 +102,8 @@ INLINE void blocks8(vec x[16], const vec key[8], vec counter, vec n0, vec n1, ve
 	transpose8(x + 8);
 }
 
-static __attribute__((noinline)) void xor_up_to_8(const struct block_group *g, struct poly_feed *feed)
+static __attribute__((noinline)) void xor_up_to_8(const struct block_group *g,
+						   struct poly_feed *feed)
 {
 	vec x[16], key[8];
 
