@@ -71,6 +71,11 @@
 #define MEMORY_LIMIT_FULL (4u * 1024u * 1024u)
 #define MEMORY_LIMIT_DEFAULT (8u * 1024u * 1024u)
 
+enum {
+	ENGINE_MTU_MIN = 68,	/* of the inner side: RFC 791 */
+	ENGINE_MTU_MAX = 65000,	/* with every header still within 64 KiB */
+};
+
 enum engine_event_kind {
 	EVENT_HANDSHAKE = 1,
 	EVENT_HANDSHAKE_GIVEN_UP,

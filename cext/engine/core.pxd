@@ -34,6 +34,8 @@ cdef extern from "engine/core.h" nogil:
         MEMORY_LIMIT_MIN
         MEMORY_LIMIT_FULL
         MEMORY_LIMIT_DEFAULT
+        ENGINE_MTU_MIN
+        ENGINE_MTU_MAX
         EVENT_HANDSHAKE
         EVENT_HANDSHAKE_GIVEN_UP
         EVENT_ENDPOINT

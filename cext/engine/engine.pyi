@@ -1,8 +1,8 @@
 """The native data plane as Python sees it: commands in, snapshots and events out.
 
-Every method is a command: it goes over a ring to the native thread and waits,
+Every method is a command: it passes a gate to the native thread and waits there,
 with the GIL released, until that thread has done it between two batches (well
-below 10 ms under load). Packets never come here.
+below 10 ms under load). Events come out of a ring. Packets never come here.
 
 Methods may be called from any thread; a status() is of one moment as far as peers,
 their allowed IPs and the private key go.

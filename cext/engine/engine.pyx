@@ -54,6 +54,8 @@ from cext.engine.commands cimport (
     snapshot,
 )
 from cext.engine.core cimport (
+    ENGINE_MTU_MAX,
+    ENGINE_MTU_MIN,
     core_create,
     core_destroy,
     core_memory_bytes,
@@ -118,8 +120,6 @@ EVENT_SOCKET_ERROR = c.EVENT_SOCKET_ERROR
 EVENT_DIALLED = c.EVENT_DIALLED
 
 cdef enum:
-    MTU_MIN = 68
-    MTU_MAX = 65000
     # Limits of a device that has to share less than MEMORY_LIMIT_FULL.
     SMALL_STAGED = 64
     SMALL_QUEUE = 64
@@ -658,8 +658,8 @@ cdef class Engine:
 
 
 cdef int check_mtu(int mtu) except -1:
-    if not MTU_MIN <= mtu <= MTU_MAX:
-        raise ValueError(f"mtu: {mtu} is not within {MTU_MIN} to {MTU_MAX}")
+    if not ENGINE_MTU_MIN <= mtu <= ENGINE_MTU_MAX:
+        raise ValueError(f"mtu: {mtu} is not within {ENGINE_MTU_MIN} to {ENGINE_MTU_MAX}")
     return 0
 
 

@@ -21,6 +21,7 @@ from cext.engine.core cimport (
     DROP_ENGINE_TOO_BIG,
     DROP_HOST_SEND_BUFFER_FULL,
     DROP_HOST_SEND_FAILED,
+    ENGINE_MTU_MAX,
     EVENT_SOURCE_LOST,
     core_may_send_icmp,
     core_outer_tos,
@@ -59,7 +60,6 @@ from cext.wireguard.send cimport (
 )
 
 cdef enum:
-    INNER_MTU_MAX = 65000
     ICMP_HOST_UNREACHABLE = 1
     ICMPV6_ADDRESS_UNREACHABLE = 3
     TRANSMITS_PER_TURN = 16
@@ -107,7 +107,7 @@ cdef bint has_grown(engine_core *core, uint32_t length) noexcept nogil:
     does that somebody changed it. An ICMP error would leave a path MTU in the host for minutes.
     """
     cdef tun_link link
-    if tun_look(&core.tun, &link) or link.mtu < length or link.mtu > INNER_MTU_MAX:
+    if tun_look(&core.tun, &link) or link.mtu < length or link.mtu > ENGINE_MTU_MAX:
         return False
     core.tun.mtu = link.mtu
     core_size_buffers(core, link.mtu)

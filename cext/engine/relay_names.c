@@ -20,20 +20,26 @@ const struct relay_name *names_find(const struct relay_names *n, const uint8_t *
 
 bool names_hold(struct relay_names *n, uint32_t association, const uint8_t *data, uint32_t length)
 {
+	struct relay_held *room = NULL;
+	uint32_t own = 0;
+
 	if (length > RELAY_HELD_BYTES)
 		return false;
 	for (uint32_t i = 0; i < RELAY_HELD; i++) {
 		struct relay_held *h = &n->held[i];
 
 		if (h->length)
-			continue;
-		h->association = association;
-		h->length = (uint16_t)length;
-		h->asked = false;
-		memcpy(h->data, data, length);
-		return true;
+			own += h->association == association;
+		else if (!room)
+			room = h;
 	}
-	return false;
+	if (!room || own >= RELAY_HELD_SHARE)
+		return false;
+	room->association = association;
+	room->length = (uint16_t)length;
+	room->asked = false;
+	memcpy(room->data, data, length);
+	return true;
 }
 
 static bool is_for(const struct relay_held *h, const uint8_t *name, uint8_t length)

@@ -18,11 +18,14 @@
  *	names_next_asked() -> the interpreter -> names_learn() -> names_release()
  *
  * Limits: RELAY_NAMES known ones, the one that ends first gives way; RELAY_HELD
- * datagrams of at most RELAY_HELD_BYTES; what finds no room is dropped.
+ * datagrams of at most RELAY_HELD_BYTES, RELAY_HELD_SHARE of them of one association,
+ * so that names which nobody answers for hold no other client up; what finds no room is
+ * dropped.
  */
 enum {
 	RELAY_NAMES = 64,
 	RELAY_HELD = 16,
+	RELAY_HELD_SHARE = 4,
 	RELAY_HELD_BYTES = 2048,
 	RELAY_NAME_OFFSET = 5,		/* of a name in its SOCKS header, behind its length */
 };

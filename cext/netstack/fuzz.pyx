@@ -156,7 +156,8 @@ cdef netstack *make_stack(fuzz_context *context, uint8_t host_number) noexcept n
     cdef netstack *s
 
     ns_default_limits(&limits, 1 << 24, 1420)
-    limits.slab_bytes = 256 << 10
+    # Of a size that a sanitizer's allocator keeps: a larger one is mapped anew each run.
+    limits.slab_bytes = 192 << 10
     limits.tcp_flows = 16
     limits.udp_flows = 16
     limits.time_waits = 4

@@ -8,8 +8,8 @@ protocol. Its fragments are copied into blocks and linked by offset. Once the
 last fragment is known and nothing is missing, the whole is laid out in
 s.reassembled as one packet and the blocks go back.
 
-Bounds: limits.reassemblies datagrams, limits.reassembly_blocks blocks in all;
-beyond either the oldest datagram goes. 64 fragments a datagram, 65,535 bytes,
+Bounds: limits.reassemblies datagrams, limits.reassembly_blocks blocks in all; beyond
+either the oldest datagram goes, that of the same peer once it has a third. 64 fragments a datagram, 65,535 bytes,
 30 seconds.
 
 A fragment that repeats one we have is ignored. Any other overlap ends the whole
@@ -119,9 +119,28 @@ cdef reassembly *oldest(netstack *s) noexcept nogil:
     return found
 
 
-cdef bint make_room(netstack *s, const reassembly *keep) noexcept nogil:
-    """Let the oldest datagram go; False when `keep` is all there is."""
-    cdef reassembly *r = oldest(s)
+cdef reassembly *first_to_go(netstack *s, uint32_t peer) noexcept nogil:
+    """The oldest of `peer` once it holds a third of the datagrams or blocks, else of all."""
+    cdef reassembly *own = NULL
+    cdef reassembly *r
+    cdef uint32_t i, datagrams = 0, blocks = 0
+
+    for i in range(s.limits.reassemblies):
+        r = &s.reassembly[i]
+        if not r.taken or r.peer != peer:
+            continue
+        datagrams += 1
+        blocks += r.blocks
+        if own == NULL or at_or_after(own.born_ms, r.born_ms):
+            own = r
+    if datagrams * 3 >= s.limits.reassemblies or blocks * 3 >= s.limits.reassembly_blocks:
+        return own
+    return oldest(s)
+
+
+cdef bint make_room(netstack *s, const reassembly *keep, uint32_t peer) noexcept nogil:
+    """Let a datagram go for one of `peer`; False when that would be `keep`."""
+    cdef reassembly *r = first_to_go(s, peer)
 
     drop(&s.drops, DROP_NS_REASSEMBLY_FULL)
     if r == NULL or r == keep:
@@ -148,7 +167,7 @@ cdef reassembly *find(netstack *s, const uint8_t *packet, const ip_info *info,
                 memcmp(r.destination, addresses + n, n) == 0:
             return r
     if spare == NULL:
-        if not make_room(s, NULL):
+        if not make_room(s, NULL, peer):
             return NULL
         return find(s, packet, info, f, peer)
     memset(spare, 0, sizeof(reassembly))
@@ -191,7 +210,7 @@ cdef int insert(netstack *s, reassembly *r, const fragment *f) noexcept nogil:
     if r.blocks >= FRAGMENTS_MAX:
         return -1
     while s.reassembly_blocks >= s.limits.reassembly_blocks:
-        if not make_room(s, r):
+        if not make_room(s, r, r.peer):
             return -2
     if f.len > s.slab.block_bytes - sizeof(block):
         return -1

@@ -82,6 +82,22 @@ cdef void touch(netstack *s, udp_flow *u) noexcept nogil:
         age_append(s, &s.udp_age, FLOW_UDP, udp_index(s, u))
 
 
+cdef uint32_t first_to_go(const netstack *s, uint32_t peer) noexcept nogil:
+    """Who makes room for one more flow of `peer`: the longest idle one of its own once it
+    has a third of the table, so that nobody sweeps the others out of it; else of all."""
+    cdef uint32_t index = s.udp_age.oldest, own = NS_NIL, n = 0
+
+    while index != NS_NIL:
+        if s.udp[index].peer == peer:
+            if own == NS_NIL:
+                own = index
+            n += 1
+            if n >= s.udp_pool.count // 3:
+                return own
+        index = s.udp[index].newer
+    return s.udp_age.oldest
+
+
 cdef udp_flow *udp_open(netstack *s, const flow_tuple *tuple, uint32_t protocol, uint32_t peer,
                         bint passive) noexcept nogil:
     cdef uint32_t index = pool_take(s, &s.udp_pool, FLOW_UDP)
@@ -92,7 +108,7 @@ cdef udp_flow *udp_open(netstack *s, const flow_tuple *tuple, uint32_t protocol,
     if s.udp_pool.count - s.udp_pool.used < s.udp_pool.count // 64 + 1 and \
             s.udp_age.oldest != NS_NIL:
         s.statistics.evicted += 1
-        end_flow(s, &s.udp[s.udp_age.oldest])
+        end_flow(s, &s.udp[first_to_go(s, peer)])
     if index == NS_NIL:
         drop(&s.drops, DROP_NS_FLOW_TABLE_FULL)
         return NULL

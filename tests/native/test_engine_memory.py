@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from cext.engine.memory import release_program
+from cext.engine.memory import keep_memory, release_program
 
 
 def file_pages_kb() -> int:
@@ -27,3 +27,11 @@ def test_nothing_is_lost_when_it_is_done_again_and_again() -> None:
     for _ in range(3):
         release_program()
     assert written == bytearray(range(256)) * 64
+
+
+def test_a_process_that_keeps_its_memory_leaves_no_core() -> None:
+    """In a child: it cannot be taken back. The answer is what the kernel says afterwards."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if keep_memory() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES, HELD, HELD_BYTES = 64, 16, 2048
+NAMES, HELD, SHARE, HELD_BYTES = 64, 16, 4, 2048
 # More than the table needs, between bytes that nobody may touch.
 ROOM, GUARD = 1 << 16, b"\xa5" * 4096
 ADDRESS = bytes(range(16))
@@ -139,10 +139,13 @@ def test_3_a_name_is_asked_for_once(names: Names) -> None:
 def test_4_limits(names: Names) -> None:
     assert not names.hold(1, datagram(b"a", bytes(HELD_BYTES)))
     assert names.hold(1, datagram(b"a", bytes(HELD_BYTES - 8)))
-    assert all(names.hold(1, datagram(b"b")) for _ in range(HELD - 1))
+    assert all(names.hold(1, datagram(b"b")) for _ in range(SHARE - 1))
+    # One client's names that nobody answers for leave room for those of others.
     assert not names.hold(1, datagram(b"c"))
-    assert names.release(b"b")
-    assert names.hold(1, datagram(b"c"))
+    assert all(names.hold(2 + n // SHARE, datagram(b"b")) for n in range(HELD - SHARE))
+    assert not names.hold(9, datagram(b"c"))
+    assert names.release(b"b") == (1, datagram(b"b"))
+    assert names.hold(9, datagram(b"c"))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -373,6 +373,53 @@ def test_peers_that_never_take_what_we_send(shut: bool) -> None:
         assert stack.usage()["blocks"] <= 1
 
 
+def test_datagrams_of_one_peer_do_not_sweep_out_the_flows_of_others() -> None:
+    stack = listening(udp_flows=30)
+    stack.listen(53, protocol=17)
+
+    def send(source: str, port: int, peer: int) -> None:
+        data = segments.udp((source, port), ("10.0.0.1", 53), b"?")
+        stack.input(segments.ip(source, OURS[0], 17, data), peer=peer)
+        for handle, raised, _, _ in stack.events():
+            if raised & testing.EVENT_CLOSED:
+                stack.close(handle)
+
+    for port in range(8):
+        send("10.0.0.9", 1000 + port, 1)
+    for port in range(5_000):
+        send("10.0.0.8", 1 + port, 2)
+    before = stack.statistics()["opened"]
+    for port in range(8):
+        send("10.0.0.9", 1000 + port, 1)
+    assert stack.statistics()["opened"] == before
+    # Somebody new gets a place all the same, and may have as many as a third.
+    for port in range(10):
+        send("10.0.0.7", 1 + port, 3)
+    before = stack.statistics()["opened"]
+    for port in range(10):
+        send("10.0.0.7", 1 + port, 3)
+    assert stack.statistics()["opened"] == before
+    assert stack.check() == 0
+
+
+def test_fragments_of_one_peer_do_not_end_the_datagrams_of_others() -> None:
+    stack = listening(reassemblies=12, reassembly_blocks=60)
+    stack.listen(53, protocol=17)
+    data = segments.udp(("10.0.0.9", 9), ("10.0.0.1", 53), b"whole" * 300)
+    cut = 800
+    first = segments.ip("10.0.0.9", OURS[0], 17, data[:cut], ident=7, fragment=0x2000)
+    last = segments.ip("10.0.0.9", OURS[0], 17, data[cut:], ident=7, fragment=cut // 8)
+    stack.input(first, peer=1)
+    flood = segments.udp(("10.0.0.8", 9), ("10.0.0.1", 53), bytes(1000))[:800]
+    for ident in range(2_000):
+        stack.input(
+            segments.ip("10.0.0.8", OURS[0], 17, flood, ident=ident, fragment=0x2000), peer=2
+        )
+    assert stack.usage()["reassemblies"] <= 12
+    stack.input(last, peer=1)
+    assert [datagram[2] for datagram in stack.datagrams] == [b"whole" * 300]
+
+
 def test_fragments_never_hold_more_than_their_share() -> None:
     """First fragments only, from everywhere: reassembly has its own bound in the slab."""
     stack = listening(ram_bytes=1 << 24, reassemblies=16, reassembly_blocks=40)

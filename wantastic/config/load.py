@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from wantastic.config.errors import ConfigError, Problem
@@ -22,16 +23,22 @@ def load_config(path: str | Path, *, thorough: bool = False) -> Parsed:
         remedy = "Check the path and its permissions; the agent usually runs as root."
         raise ConfigError(source, (Problem("", text, remedy),)) from None
     parsed = parse_config(data, source, thorough=thorough)
-    warning = _exposed(parsed, info)
-    return Parsed(parsed.config, (*parsed.warnings, warning)) if warning else parsed
+    return Parsed(parsed.config, (*parsed.warnings, *_exposed(parsed, info)))
 
 
-def _exposed(parsed: Parsed, info: os.stat_result) -> Problem | None:
-    """Return a warning when other users can read the secrets of the file."""
+def _exposed(parsed: Parsed, info: os.stat_result) -> Iterator[Problem]:
+    """Yield a warning when other users can change the file, or read its secrets."""
     config = parsed.config
+    proxies = (config.proxy.socks5, config.proxy.http)
     secrets = bool(config.private_key or config.auth.token)
     secrets |= any(peer.preshared_key for peer in config.all_peers)
-    if not (secrets and stat.S_ISREG(info.st_mode) and info.st_mode & 0o077):
-        return None
+    secrets |= any(proxy.password for proxy in proxies if proxy)
     mode = stat.S_IMODE(info.st_mode)
-    return Problem("", f"holds secrets and others may read it (mode {mode:04o})", "chmod 600 it.")
+    if not stat.S_ISREG(info.st_mode):
+        return
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        # Whoever writes it decides where the tunnel leads and which ports are open.
+        yield Problem("", f"may be changed by others (mode {mode:04o})", "chmod go-w it.")
+    if secrets and mode & 0o077:
+        text = f"holds secrets and others may read it (mode {mode:04o})"
+        yield Problem("", text, "chmod 600 it.")

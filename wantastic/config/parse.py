@@ -35,11 +35,11 @@ class _Duplicate(ValueError):
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Duplicate(twice)
+    result: dict[str, object] = {}
+    for name, value in pairs:
+        if name in result:
+            raise _Duplicate(name)
+        result[name] = value
     return result
 
 

@@ -51,7 +51,11 @@ class Report:
 
 def shown(value: object) -> str:
     """Return a value as an error message may quote it: short, on one line, ASCII."""
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str)
+    except RecursionError:
+        # What could just be read may be too deep to be written from further inside.
+        return "something deeply nested"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -151,6 +151,7 @@ def _exchange(
 ) -> list[str]:
     flags = socket.AI_NUMERICHOST
     family, _, _, _, address = socket.getaddrinfo(server, port, type=kind, flags=flags)[0]
+    until_s = time.monotonic() + seconds
     # Connected: the kernel drops what comes from elsewhere.
     with socket.socket(family, kind) as asked:
         set_mark(asked, mark)
@@ -158,22 +159,30 @@ def _exchange(
         asked.connect(address)
         if kind == socket.SOCK_STREAM:
             asked.sendall(len(query).to_bytes(2, "big") + query)
-            size = int.from_bytes(_exactly(asked, 2), "big")
-            return parse_answer(_exactly(asked, size), query)[0]
+            size = int.from_bytes(_exactly(asked, 2, until_s), "big")
+            return parse_answer(_exactly(asked, size, until_s), query)[0]
         asked.send(query)
-        until_s = time.monotonic() + seconds
-        while not is_answer(message := asked.recv(MAX_MESSAGE_BYTES), query):
-            # A late answer to an earlier question, or somebody's guess: the right one may come.
-            asked.settimeout(max(0.001, until_s - time.monotonic()))
+        # A late answer to an earlier question, or somebody's guess: the right one may come.
+        while not is_answer(message := _receive(asked, MAX_MESSAGE_BYTES, until_s), query):
+            continue
         if is_truncated(message):
             raise Truncated
         return parse_answer(message, query)[0]
 
 
-def _exactly(asked: socket.socket, size: int) -> bytes:
+def _receive(asked: socket.socket, size: int, until_s: float) -> bytes:
+    """Return what comes; TimeoutError at `until_s`, however much has come before."""
+    left_s = until_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    asked.settimeout(left_s)
+    return asked.recv(size)
+
+
+def _exactly(asked: socket.socket, size: int, until_s: float) -> bytes:
     data = b""
     while len(data) < size:
-        more = asked.recv(size - len(data))
+        more = _receive(asked, size - len(data), until_s)
         if not more:
             raise ConnectionResetError
         data += more

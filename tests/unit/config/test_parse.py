@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -266,13 +268,44 @@ def test_memory_limit_is_a_number_or_a_size() -> None:
         assert parse({"memory_limit": text}).memory_limit_bytes == 16 << 20
 
 
+@pytest.mark.parametrize("field", ["device_id", "peers", "server", "log", "threads", "nobody"])
+def test_any_depth_is_an_error_and_nothing_else(field: str) -> None:
+    """Also where reading just manages what showing it does not."""
+    for depth in (*range(900, 1000), 5_000, 200_000):
+        for begin, end in (("[", "]"), ('{"a":', "}")):
+            data = f'{{"{field}": {begin * depth}1{end * depth}}}'.encode()
+            with contextlib.suppress(ConfigError):
+                parse_config(data, "deep")
+
+
+def test_a_field_that_is_there_twice_is_found_at_once() -> None:
+    names = [f'"name{number}": 1' for number in range(60_000)]
+    data = ("{" + ", ".join([*names, names[-1]]) + "}").encode()
+    started = time.process_time()
+    with pytest.raises(ConfigError, match="name59999"):
+        parse_config(data, "long")
+    assert time.process_time() - started < 5
+
+
 def test_files_are_read_and_exposed_secrets_warned_about(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(document()))
     path.chmod(0o644)
     assert any("chmod 600" in str(w) for w in load_config(path).warnings)
     path.chmod(0o600)
-    assert not any("chmod 600" in str(w) for w in load_config(path).warnings)
+    assert not any("chmod" in str(w) for w in load_config(path).warnings)
+    # A proxy's password is a secret too, and who may write decides where the tunnel leads.
+    for mode, text, expected in (
+        (0o640, '{"proxy": {"socks5": {"user": "u", "password": "p"}}}', ["chmod 600"]),
+        (0o620, "{}", ["chmod go-w"]),
+        (0o602, "{}", ["chmod go-w"]),
+        (0o644, "{}", []),
+    ):
+        path.write_text(text)
+        path.chmod(mode)
+        found = [str(w) for w in load_config(path).warnings if "chmod" in str(w)]
+        assert len(found) == len(expected), found
+        assert all(e in f for e, f in zip(expected, found, strict=True))
     for wrong in (tmp_path / "none", tmp_path, "a\0b"):
         with pytest.raises(ConfigError, match="cannot be read"):
             load_config(wrong)

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +131,47 @@ def test_the_next_server_is_asked_and_time_is_bounded(monkeypatch: pytest.Monkey
             "gw.test", 0, servers=("127.0.0.1",), port=port, clock=lambda: next(ticks)
         )
         assert found == ()
+
+
+def test_a_server_that_never_ends_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer a byte at a time, and a flood of answers to something else."""
+    monkeypatch.setattr(outside, "ATTEMPT_S", 0.3)
+    datagrams, streams = both_sockets()
+    ended = threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                asked, _ = streams.accept()
+                with asked, contextlib.suppress(OSError):
+                    asked.sendall(b"\xff\xff")
+                    while not ended.wait(0.05):
+                        asked.sendall(b"x")
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            query, peer = datagrams.recvfrom(4096)
+            datagrams.sendto(answer(query, flags=0x8380), peer)  # come by TCP
+            query, peer = datagrams.recvfrom(4096)
+            while not ended.is_set():
+                datagrams.sendto(b"\0\0" + query[2:], peer)
+
+    threads = [threading.Thread(target=t, daemon=True) for t in (drip, flood)]
+    for thread in threads:
+        thread.start()
+    started = time.monotonic()
+    port = datagrams.getsockname()[1]
+    try:
+        with pytest.raises(OSError, match=r"\w|^$"):
+            outside.ask("127.0.0.1", port, "gw.test", 0, 0.5)
+        assert time.monotonic() - started < 5
+    finally:
+        ended.set()
+        streams.shutdown(socket.SHUT_RDWR)
+        datagrams.close()
+        streams.close()
+        for thread in threads:
+            thread.join(5)
 
 
 @pytest.mark.parametrize("name", ["", ".", "a..b", "x" * 64 + ".test", "x." * 200, "bücher.test"])
