@@ -7,6 +7,9 @@
   gro   a list of packets of a few flows, built from a few bytes each, some with changed
         fields or wrong checksums, some plain bytes. Every packet is in exactly one group;
         cutting a group gives back its packets, and their checksums are right
+  body  a request's body as it could come from a proxy's client: the first byte says how it
+        is framed, the second in which pieces it comes. Pieces do not matter, and a chunked
+        body ends where a parser of whole lines says
 """
 
 from libc.stddef cimport size_t
@@ -32,6 +35,13 @@ from cext.engine.gso cimport (
     gso_begin,
     gso_packet_len,
     gso_write,
+)
+from cext.engine.relay_table cimport (
+    BODY_BROKEN,
+    BODY_ENDED,
+    body_init,
+    body_take,
+    relay_body,
 )
 from cext.host.tun cimport iovec
 from cext.wire.checksum cimport (
@@ -303,6 +313,95 @@ cdef int fuzz_gro(const uint8_t *data, size_t size) noexcept nogil:
     return 0
 
 
+# -- body --
+
+cdef size_t end_of_line(const uint8_t *data, size_t size, size_t at) noexcept nogil:
+    """Where the CR LF is that ends a line of printable bytes; `size` where none does."""
+    while at + 1 < size:
+        if data[at] == 13:
+            return at if data[at + 1] == 10 else size
+        if (data[at] < 32 and data[at] != 9) or data[at] == 127:
+            return size
+        at += 1
+    return size
+
+
+cdef size_t naive_end(const uint8_t *data, size_t size) noexcept nogil:
+    """Length of a whole chunked body; 0 where it is none, or not whole."""
+    cdef size_t at = 0, line, left
+    cdef uint32_t digits
+    cdef uint8_t c
+
+    while True:
+        line = end_of_line(data, size, at)
+        if line == size:
+            return 0
+        left = 0
+        digits = 0
+        while at < line:
+            c = data[at] | 32
+            if 48 <= data[at] <= 57:
+                left = left * 16 + data[at] - 48
+            elif 97 <= c <= 102:
+                left = left * 16 + c - 87
+            else:
+                break
+            digits += 1
+            at += 1
+        if digits == 0 or digits > 15:
+            return 0
+        if at < line and data[at] != 59 and data[at] != 32 and data[at] != 9:
+            return 0
+        at = line + 2
+        if left == 0:
+            break
+        if left + 2 > size - at or data[at + left] != 13 or data[at + left + 1] != 10:
+            return 0
+        at += left + 2
+    while True:
+        line = end_of_line(data, size, at)
+        if line == size:
+            return 0
+        if line == at:
+            return at + 2
+        at = line + 2
+
+
+cdef int fuzz_body(const uint8_t *data, size_t size) noexcept nogil:
+    cdef relay_body whole, parts
+    cdef bint chunked
+    cdef size_t at = 0, step, end
+    cdef uint32_t passed, n
+    if size < 2 or size > 4096:
+        return 0
+    chunked = data[0] & 1
+    step = 1 + data[1] % 17
+    body_init(&whole, chunked, data[0])
+    body_init(&parts, chunked, data[0])
+    end = data[0]
+    data += 2
+    size -= 2
+    passed = body_take(&whole, data, <uint32_t>size)
+    must(passed <= size)
+    must(passed == size or whole.kind == BODY_ENDED or whole.kind == BODY_BROKEN)
+    while at < size:
+        step = min(step, size - at)
+        n = body_take(&parts, data + at, <uint32_t>step)
+        at += n
+        if n < step:
+            break
+    must(at == passed and parts.kind == whole.kind)
+    if chunked:
+        end = naive_end(data, size)
+        must((whole.kind == BODY_ENDED) == (end != 0))
+        must(end == 0 or end == passed)
+    else:
+        must(passed == min(size, end))
+    if whole.kind == BODY_ENDED or whole.kind == BODY_BROKEN:
+        must(body_take(&whole, data, <uint32_t>size) == 0)
+    return 0
+
+
 ctypedef int (*target_fn)(const uint8_t *data, size_t size) noexcept nogil
 
 
@@ -315,6 +414,8 @@ def run(str name, bytes data):
         target = fuzz_gso
     elif name == "gro":
         target = fuzz_gro
+    elif name == "body":
+        target = fuzz_body
     else:
         raise KeyError(name)
     with nogil:

@@ -14,7 +14,12 @@ from tests.support import packets
 from tests.support.packets import Segment
 
 CORPUS = Path(__file__).resolve().parents[1] / "fuzz" / "corpus"
-TARGETS = [("engine", "gso", engine.run), ("engine", "gro", engine.run), ("wire", "ip", wire.run)]
+TARGETS = [
+    ("engine", "gso", engine.run),
+    ("engine", "gro", engine.run),
+    ("engine", "body", engine.run),
+    ("wire", "ip", wire.run),
+]
 
 
 @pytest.mark.parametrize(("room", "name", "run"), TARGETS)
@@ -42,6 +47,15 @@ def test_flows_that_join() -> None:
             noise = rng.random() < 0.1
             steps += bytes([kind | (0x30 if noise else 0), fields, i % 256, 0x40])
         assert engine.run("gro", bytes(steps)) == 0
+
+
+def test_bodies_that_are_nearly_right() -> None:
+    rng = random.Random(11)
+    pieces = [b"0", b"1", b"A", b";", b"x", b" ", b"\r\n", b"\r\n", b"\r", b"\n", b"2\r\nab\r\n"]
+    for _ in range(20_000):
+        body = b"".join(rng.choices(pieces, k=rng.randrange(12)))
+        end = rng.choice([b"", b"0\r\n\r\n", b"\r\n0\r\n\r\nGET"])
+        assert engine.run("body", b"\1" + rng.randbytes(1) + body + end) == 0
 
 
 def test_headers_cut_short() -> None:
