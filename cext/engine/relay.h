@@ -73,7 +73,7 @@ enum relay_state {
 enum {
 	RELAY_TURN_BYTES = 256 * 1024,
 	RELAY_LISTENERS = 64,
-	RELAY_ASSOCIATIONS = 64,
+	RELAY_ASSOCIATIONS = 128,	/* what finds none is refused */
 	RELAY_EARLY_BYTES = 256 * 1024,
 	RELAY_DATAGRAM_BYTES = 65536,
 	RELAY_SOCKS_HEADER = 22,
@@ -154,6 +154,7 @@ struct relay_flow {
  *		index; @request_count of them
  * @listeners:	Ids of the TCP listeners, @listener_count of them
  * @fresh:	UDP flows of listeners that the stack does not know as ours yet
+ * @associations: How many there are
  * @names:	Of SOCKS datagrams
  * @deferred:	ICMP error that came while packets of the stack were being sent
  */
@@ -179,6 +180,7 @@ struct relay {
 	uint32_t listener_count;
 	uint32_t fresh[RELAY_NEW_UDP];
 	uint32_t fresh_count;
+	uint32_t associations;
 	struct relay_names names;
 	bool sending;
 	uint32_t deferred_len;

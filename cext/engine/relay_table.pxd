@@ -119,6 +119,7 @@ cdef extern from "engine/relay.h" nogil:
         uint32_t listener_count
         uint32_t fresh[64]
         uint32_t fresh_count
+        uint32_t associations
         relay_names names
         bint sending
         uint32_t deferred_len

@@ -14,11 +14,11 @@ from libc.string cimport memcmp, memcpy, memset
 
 from cext.base.endian cimport load_be16, store_be16
 from cext.engine.relay_table cimport (
-    RELAY_ASSOCIATION, RELAY_CLIENTS, RELAY_DATAGRAM_BYTES, RELAY_HAS_CLIENT, RELAY_HAS_TARGET,
-    RELAY_LISTENER_USER, RELAY_NAME_OFFSET, RELAY_NEW_UDP, RELAY_NONE, RELAY_OPEN,
-    RELAY_TURN_DATAGRAMS, RELAY_UDP, RELAY_UDP_CLIENT, RELAY_UDP_LISTENER, names_find, names_hold,
-    names_learn, names_release, relay, relay_find, relay_flow, relay_free, relay_held, relay_id,
-    relay_name, relay_queue, relay_take,
+    RELAY_ASSOCIATION, RELAY_ASSOCIATIONS, RELAY_CLIENTS, RELAY_DATAGRAM_BYTES, RELAY_HAS_CLIENT,
+    RELAY_HAS_TARGET, RELAY_LISTENER_USER, RELAY_NAME_OFFSET, RELAY_NEW_UDP, RELAY_NONE,
+    RELAY_OPEN, RELAY_TURN_DATAGRAMS, RELAY_UDP, RELAY_UDP_CLIENT, RELAY_UDP_LISTENER,
+    names_find, names_hold, names_learn, names_release, relay, relay_find, relay_flow,
+    relay_free, relay_held, relay_id, relay_name, relay_queue, relay_take,
 )
 from cext.host.clock cimport clock_now_ns
 from cext.host.stream cimport (
@@ -188,6 +188,7 @@ cdef void relay_udp_close(relay *r, relay_flow *f) noexcept nogil:
             f.child = client.child
             ns_close(r.stack, client.handle)
             relay_free(r, client)
+        r.associations -= 1
         stream_close(f.fd)
     else:
         if f.kind == RELAY_UDP_CLIENT:
@@ -389,7 +390,10 @@ cdef void relay_learn_name(relay *r, const uint8_t *name, uint8_t length, const 
 cdef int relay_associate(relay *r, const endpoint *local, const endpoint *target,
                          const endpoint *client, uint32_t *id) noexcept nogil:
     cdef relay_flow *f
-    cdef int error, fd = datagram_bind(local)
+    cdef int error, fd
+    if r.associations >= <uint32_t>RELAY_ASSOCIATIONS:
+        return -ENOBUFS
+    fd = datagram_bind(local)
     if fd < 0:
         return fd
     f = relay_take(r, RELAY_ASSOCIATION)
@@ -399,6 +403,7 @@ cdef int relay_associate(relay *r, const endpoint *local, const endpoint *target
         if f != NULL:
             relay_free(r, f)
         return error
+    r.associations += 1
     f.fd = fd
     f.state = RELAY_OPEN
     if target != NULL:

@@ -25,7 +25,13 @@ from wantastic.device.userspace import TunnelNet
 from wantastic.proxy.admission import MAX_OPENING
 from wantastic.proxy.credentials import Credentials
 from wantastic.proxy.names import Names
-from wantastic.proxy.servers import Dialler, ForwardListener, HttpListener, Socks5Listener
+from wantastic.proxy.servers import (
+    MAX_ASSOCIATIONS,
+    Dialler,
+    ForwardListener,
+    HttpListener,
+    Socks5Listener,
+)
 from wantastic.proxy.target import Target
 
 PAGE = os.urandom(40_000).hex().encode()
@@ -339,6 +345,43 @@ def test_9_a_connection_carries_one_request() -> None:
         assert b"bWU6c2VjcmV0" not in heard["a"] + heard["b"]
         assert [heard["a"].count(b"/%d " % n) for n in range(1, 6)] == [1, 0, 1, 1, 0]
         assert [heard["b"].count(b"/%d " % n) for n in range(1, 6)] == [0, 2, 0, 0, 0]
+
+    run(test)
+
+
+def test_11_associations_are_bounded() -> None:
+    request = b"\x05\x01\x00" + b"\x05\x03\x00\x01" + bytes(6)
+
+    async def associate(port: int) -> tuple[int, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        return (await reader.readexactly(12))[3], writer
+
+    async def test(made: Setup) -> None:
+        socks = Socks5Listener(made.dialler, "127.0.0.1", 0, None)
+        found = [await associate(socks.port) for _ in range(MAX_ASSOCIATIONS)]
+        assert {reply for reply, _ in found} == {0}
+        reply, refused = await associate(socks.port)
+        assert reply == 1
+        found.pop()[1].close()
+        while made.net.stack.statistics()["flows"] == MAX_ASSOCIATIONS:
+            await asyncio.sleep(0.01)
+        reply, writer = await associate(socks.port)
+        assert reply == 0
+        for _, other in (*found, (1, refused), (0, writer)):
+            other.close()
+        while made.net.stack.statistics()["flows"]:
+            await asyncio.sleep(0.01)
+        # The native thread has a bound of its own, for all listeners and forwards together.
+        flows = []
+        with pytest.raises(OSError, match="buffer space"):
+            for _ in range(1000):
+                flows.append(made.net.associate("127.0.0.1", 0, "10.9.0.2", 7))
+        assert len(flows) == 128
+        for flow in flows:
+            made.net.close(flow)
+        assert made.net.associate("127.0.0.1", 0, "10.9.0.2", 7)
+        await socks.close()
 
     run(test)
 

@@ -26,6 +26,8 @@ from wantastic.proxy.target import Target, parse_host
 
 OPENING_S = 30.0
 BACKLOG = 256
+# SOCKS UDP associations of one listener: each holds two descriptors as long as it likes.
+MAX_ASSOCIATIONS = 64
 READ_BYTES = 16 * 1024
 # A failing accept() (no descriptors left) must not become a busy loop.
 PAUSE_S = 0.1
@@ -194,6 +196,7 @@ class Socks5Listener(Listener):
         super().__init__(dialler, host, port)
         self._credentials = credentials
         self._associations: set[asyncio.Task[None]] = set()
+        self._places = Admission(MAX_ASSOCIATIONS, MAX_ASSOCIATIONS // 3)
 
     async def open(self, connection: socket.socket, place: Place) -> None:
         loop = asyncio.get_running_loop()
@@ -226,25 +229,36 @@ class Socks5Listener(Listener):
     ) -> None:
         """Open a UDP port beside the control connection, for as long as that one lasts."""
         ours, client = connection.getsockname()[0], connection.getpeername()[0]
+        place = self._places.enter(client, lambda: None)
+        if place is None:
+            opening.refuse(socks5.Reply.GENERAL_FAILURE)
+            return
+        place.asked()
         try:
             flow, port = self._dialler.net.associate_socks(ours, client, sender.port)
+            try:
+                held = connection.dup()
+            except OSError:
+                self._dialler.net.close(flow)
+                raise
         except OSError:
+            self._places.leave(place)
             opening.refuse(socks5.Reply.GENERAL_FAILURE)
             return
         opening.accept(Target(ours, port))
-        held = connection.dup()
         held.setblocking(False)
-        task = asyncio.get_running_loop().create_task(self._hold(held, flow))
+        task = asyncio.get_running_loop().create_task(self._hold(held, flow, place))
         self._associations.add(task)
         task.add_done_callback(self._associations.discard)
 
-    async def _hold(self, control: socket.socket, flow: int) -> None:
+    async def _hold(self, control: socket.socket, flow: int, place: Place) -> None:
         with control, contextlib.suppress(OSError):
             try:
                 while await asyncio.get_running_loop().sock_recv(control, READ_BYTES):
                     continue
             finally:
                 self._dialler.net.close(flow)
+                self._places.leave(place)
 
     async def close(self) -> None:
         await super().close()
