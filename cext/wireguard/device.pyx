@@ -485,6 +485,7 @@ cdef void wg_peer_remove_all(wg_device *dev) noexcept nogil:
 
 cdef void wg_peer_set_preshared_key(wg_device *dev, wg_peer *peer,
                                     const uint8_t *key) noexcept nogil:
+    peer.proved = False
     if key == NULL:
         memset(peer.remote.preshared_key, 0, WG_KEY_LEN)
     else:
@@ -496,6 +497,7 @@ cdef void wg_peer_set_endpoint(wg_device *dev, uint64_t now_ns, wg_peer *peer,
     cdef bint first = peer.endpoint.family == WT_AF_NONE
 
     peer.endpoint = to[0]
+    peer.proved = False
     if first and peer.keepalive_s:
         request_keepalive(dev, now_ns, peer)
 
@@ -553,6 +555,7 @@ cdef void wg_device_clear_sources(wg_device *dev) noexcept nogil:
 
     while peer != NULL:
         peer.endpoint.source_known = 0
+        peer.proved = False
         peer = peer.links[LIST_ALL].next
 
 

@@ -365,6 +365,7 @@ cdef void respond(wg_device *dev, uint64_t now_ns, wg_peer *peer,
     transmit.peer = peer
     transmit.length = sizeof(message[0])
     peer.last_handshake_sent_ns = now_ns
+    peer.proved = False
     peer.tx_bytes += sizeof(message[0])
     timers_session_derived(dev, now_ns, peer)
     timers_any_sent(peer)

@@ -240,6 +240,7 @@ cdef bint make_initiation(wg_device *dev, uint64_t now_ns, wg_peer *peer,
     cookie_add_macs(&peer.cookie, now_ns, transmit.data, sizeof(message[0]))
     peer.handshake.sent_ns = now_ns
     peer.last_handshake_sent_ns = now_ns
+    peer.proved = False
     peer.initiations_sent += 1
     peer.tx_bytes += sizeof(message[0])
     timers_any_traversal(dev, now_ns, peer)

@@ -64,6 +64,8 @@ struct wg_link {
  * @heap_at:		Position in the heap, or HEAP_NONE
  * @keepalive_s:	Persistent keepalive, 0 is off
  * @last_minute_sent:	A handshake for the end of the session was asked for
+ * @proved:		The last handshake message made a session that is confirmed, and
+ *			neither path nor keys changed since
  * @wants:		WANT_*
  * @retries:		Consecutive tries of TIMER_RETRANSMIT_HANDSHAKE
  * @last_handshake_sent_ns: Last initiation or response, 0 for none: rate limit
@@ -85,6 +87,7 @@ struct wg_peer {
 	uint32_t heap_at;
 	uint16_t keepalive_s;
 	bool last_minute_sent;
+	bool proved;
 	uint32_t wants;
 	struct endpoint endpoint;
 

@@ -268,6 +268,7 @@ cdef extern from "wireguard/state.h" nogil:
         uint32_t heap_at
         uint16_t keepalive_s
         bint last_minute_sent
+        bint proved
         uint32_t wants
         endpoint endpoint
         uint32_t retries

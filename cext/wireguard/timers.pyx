@@ -205,8 +205,9 @@ cdef void request_handshake(wg_device *dev, uint64_t now_ns, wg_peer *peer,
     if (peer.last_handshake_sent_ns
             and now_ns - peer.last_handshake_sent_ns < REKEY_TIMEOUT_NS):
         # We answered an initiation a moment ago. Should the session that it began
-        # never be confirmed, what waits here must still get its handshake.
-        if peer.deadline_ns[TIMER_RETRANSMIT_HANDSHAKE] == WG_NEVER:
+        # never be confirmed, what waits here must still get its handshake. One that is
+        # confirmed already is what was asked for.
+        if not peer.proved and peer.deadline_ns[TIMER_RETRANSMIT_HANDSHAKE] == WG_NEVER:
             timer_set(dev, peer, TIMER_RETRANSMIT_HANDSHAKE,
                       peer.last_handshake_sent_ns + REKEY_TIMEOUT_NS + jitter_ns(dev))
         return
@@ -265,6 +266,7 @@ cdef void timers_handshake_complete(wg_device *dev, uint64_t now_ns, wg_peer *pe
     peer.initiations_sent = 0
     peer.last_minute_sent = False
     peer.completed_ns = now_ns
+    peer.proved = True
     if duration_ns:
         peer.handshake_duration_ns = duration_ns
     event_push(dev, WG_EVENT_HANDSHAKE, peer, unix_time(dev, now_ns), duration_ns)

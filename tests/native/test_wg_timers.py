@@ -32,7 +32,8 @@ class Row:
 
     Actions: "a>" and "b>" send inner packets, "a!" and "b!" ask for a handshake,
     "deaf" loses everything from then on, "a|" and "b|" lose what that side sends,
-    "hear" ends all loss, "a+N" and "b+N" set the persistent keepalive.
+    "hear" ends all loss, "a+N" and "b+N" set the persistent keepalive. "a@" is a change
+    of the network, "a*" sets the peer's endpoint anew, "a=" another preshared key.
     Messages: side and Initiation, Response, Data or Keepalive, from second to second.
     """
 
@@ -126,6 +127,19 @@ TABLE = [
     Row("what waits for a session that nobody confirms gets one of its own",
         [(0, "a|"), (0, "b!"), (0.1, "b|"), (0.3, "a>")],
         [], until=5.4, counts={"bI": 2, "aR": 1, "aI": 1}),
+    Row("asking again right after a session was made makes no second one",
+        [(0, "a!"), (0, "a!"), (1, "a!"), (4.9, "a!"), (4.9, "b!")], CONNECT, until=115),
+    Row("nor does it after a session that the other side began",
+        [(0, "b!"), (0.2, "a!"), (0.2, "b!")], [("bI", 0), ("aR", 0), ("bK", 0)], until=115),
+    Row("but another path is proved by another handshake",
+        [(0, "a!"), (2, "a@"), (2, "a!")],
+        [*CONNECT, ("aI", 5, 5 + JITTER), ("bR", 5, 5 + JITTER), ("aK", 5, 5 + JITTER)]),
+    Row("and so is another endpoint",
+        [(0, "a!"), (2, "a*"), (2, "a!")],
+        [*CONNECT, ("aI", 5, 5 + JITTER), ("bR", 5, 5 + JITTER), ("aK", 5, 5 + JITTER)]),
+    Row("and another preshared key",
+        [(0, "a!"), (2, "a="), (2, "b="), (2, "a!")],
+        [*CONNECT, ("aI", 5, 5 + JITTER), ("bR", 5, 5 + JITTER), ("aK", 5, 5 + JITTER)]),
 ]
 # fmt: on
 
@@ -154,6 +168,13 @@ def run(row: Row) -> tuple[Pair, list[tuple[float, str]]]:
             lost.add(action[0])
         elif action[1] == ">":
             pair.send(side, b"data")
+        elif action[1] == "@":
+            side.device.clear_sources()
+        elif action[1] == "*":
+            other = pair.other(side)
+            side.device.set_endpoint(pair.now_ns, other.public, other.endpoint)
+        elif action[1] == "=":
+            side.device.set_preshared_key(pair.other(side).public, bytes(32 * [7]))
         elif action[1] == "!":
             side.device.initiate(pair.now_ns, pair.other(side).public)
         else:
