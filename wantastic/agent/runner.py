@@ -237,8 +237,12 @@ class AgentService(Service):
     def _journal(self, store: Store) -> Journal:
         if self._file.private_key:
             return Journal(self._file.private_key)
-        data = store.record("identity").read()
+        record = store.record("identity")
+        data = record.read()
         found = Journal.parse(data) if data else None
+        if data and found is None:
+            # Its key is good; the rest, perhaps a second key, must outlive the next write.
+            record.keep_unreadable()
         return found or Journal(store.make_identity())
 
     def _credentials(self, store: Store) -> Credentials | None:

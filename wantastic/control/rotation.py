@@ -64,7 +64,7 @@ class Journal:
                 decode_key(coming) if coming else None,
                 int(value.get("since_unix_s", 0)),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
 

@@ -5,11 +5,16 @@ Theory of operation
   NAME.new       the value being written; complete once it has been fsynced
   NAME.previous  the value before the last write
   NAME.corrupt   the last file that was found damaged, for whoever wants to know why
+  NAME.unreadable, NAME.unreadable.2 ...   values whose checksum was right and that this
+                 program cannot use, such as those of another version; never written over
 
   write:  create NAME.new and fsync it; rename NAME to NAME.previous; rename NAME.new
           to NAME; fsync the folder. When that returned, the value lasts.
-  read:   the first of NAME, NAME.new, NAME.previous whose checksum is right. After a
-          cut between the two renames that is NAME.new, which is complete by then.
+  read:   the first of NAME, NAME.new, NAME.previous whose checksum is right, and which
+          is of use to whoever owns the value. After a cut between the two renames that
+          is NAME.new, which is complete by then.
+  A value that is of no use is copied to NAME.unreadable before the next write, which
+  fails when that is impossible.
 
 Each file starts with a line of magic, length and SHA-256 of what follows, so that a
 torn or rotten file is recognised whatever the file system did to it. A value that is
@@ -30,6 +35,7 @@ from wantastic.store.filesystem import Filesystem
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 MAX_BYTES = 4 << 20
+MAX_KEPT_ASIDE = 9
 _HEADER = re.compile(rb"wantastic-record 1 (\d{1,8}) ([0-9a-f]{64})\n")
 
 REMEDIES = {
@@ -73,16 +79,28 @@ def unseal(content: bytes) -> bytes | None:
     return payload if good else None
 
 
+def anything(payload: bytes) -> bool:
+    """Return that every value is of use."""
+    return True
+
+
 class Record:
     """A value with a name in the state folder. Not shared between processes."""
 
     def __init__(
-        self, folder: Path, name: str, disk: Filesystem, noticed: Callable[[str], None]
+        self,
+        folder: Path,
+        name: str,
+        disk: Filesystem,
+        noticed: Callable[[str], None],
+        usable: Callable[[bytes], bool] = anything,
     ) -> None:
         self._folder = folder
         self._path = folder / name
         self._disk = disk
         self._noticed = noticed
+        self._usable = usable
+        self._unreadable: list[bytes] = []
         self._known: bytes | None = None
         self._name_is_good = False
         self._is_in_new = False
@@ -95,6 +113,7 @@ class Record:
     def read(self) -> bytes | None:
         """Return the value, None when there never was one; StoreError when unreadable."""
         self._looked = True
+        self._unreadable = []
         damaged = []
         for path in (self._path, self._beside(".new"), self._beside(".previous")):
             try:
@@ -109,6 +128,10 @@ class Record:
             payload = unseal(content)
             if payload is None:
                 damaged.append(path)
+                continue
+            if not self._usable(payload):
+                self._unreadable.append(payload)
+                self._noticed(f"{path} is whole, but this version cannot use what it holds")
                 continue
             self._known = payload
             self._name_is_good = path == self._path
@@ -128,6 +151,34 @@ class Record:
             with contextlib.suppress(OSError):
                 self._disk.rename(path, self._beside(".corrupt"))
 
+    def keep_unreadable(self) -> None:
+        """Say that the value on disk holds more than could be read: keep it aside, too."""
+        if self._known is not None:
+            self._unreadable.append(self._known)
+            self._noticed(f"{self._path} holds something that this version cannot use")
+
+    def _put_aside(self) -> None:
+        """Copy what could not be used to names of its own. OSError."""
+        for payload in dict.fromkeys(self._unreadable):
+            content = seal(payload)
+            for number in range(1, MAX_KEPT_ASIDE + 1):
+                path = self._beside(".unreadable" + (f".{number}" if number > 1 else ""))
+                try:
+                    found = self._disk.read(path, MAX_BYTES + 1024)
+                except FileNotFoundError:
+                    found = b""
+                if found == content:
+                    break
+                # What a cut tore was a copy, and its original is still there.
+                if unseal(found) is None:
+                    self._disk.create(path, content, FILE_MODE)
+                    break
+            else:
+                raise OSError(errno.EEXIST, "too many values were kept aside")
+        if self._unreadable:
+            self._disk.sync_folder(self._folder)
+            self._unreadable = []
+
     def write(self, payload: bytes) -> bool:
         """Make `payload` the value, lastingly; False when it was so already."""
         if not self._looked:
@@ -139,6 +190,7 @@ class Record:
         fresh = self._beside(".new")
         try:
             self._disk.make_folder(self._folder, FOLDER_MODE)
+            self._put_aside()
             self._settle(fresh)
         except OSError as error:
             raise StoreError(self._path, "written", error) from error
@@ -181,6 +233,7 @@ class Record:
         if self._known is None:
             return
         try:
+            self._put_aside()
             self._disk.create(self._beside(".previous"), seal(self._known), FILE_MODE)
             self._disk.sync_folder(self._folder)
         except OSError as error:

@@ -5,7 +5,8 @@
     configuration   the last configuration that the control server gave
     record(name)    room for other rooms' values, such as a token
 
-Each is a Record: written only when it changes, atomically, 0600. A folder that we make is
+Each is a Record: written only when it changes, atomically, 0600. An identity that cannot be
+used, as after a step back from a later version, is kept aside. A folder that we make is
 0700; one that stands already is left as it is, and refused when others may write to it.
 Nothing here raises because a disk is full or read-only unless the caller has to know:
 save_state() reports through `trouble` and the agent goes on.
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from wantastic.config import keys
 from wantastic.store.filesystem import Filesystem, RealFilesystem
-from wantastic.store.record import Record, StoreError
+from wantastic.store.record import Record, StoreError, anything
 
 # Names whose addresses are remembered; the oldest go first.
 MAX_NAMES = 64
@@ -60,7 +61,8 @@ class Store:
     def record(self, name: str) -> Record:
         """Return the value of that name; the same object each time."""
         if name not in self._records:
-            self._records[name] = Record(self.folder, name, self._disk, self.notices.append)
+            usable = USABLE.get(name, anything)
+            self._records[name] = Record(self.folder, name, self._disk, self.notices.append, usable)
         return self._records[name]
 
     # -- identity --
@@ -68,14 +70,8 @@ class Store:
     def identity(self) -> bytes | None:
         """Return this device's own private key, None when it has not made one."""
         payload = self.record("identity").read()
-        if payload is None:
-            return None
-        try:
-            key = keys.decode_key(json.loads(payload)["private_key"])
-        except (ValueError, KeyError, TypeError):
-            self.notices.append(f"{self.folder / 'identity'} holds no private key")
-            return None
-        return keys.clamp(key)
+        key = private_key_in(payload) if payload is not None else None
+        return keys.clamp(key) if key is not None else None
 
     def make_identity(self) -> bytes:
         """Return the private key, made now when there is none; StoreError when it cannot last.
@@ -140,6 +136,23 @@ class Store:
         for old in list(last_good)[:-MAX_NAMES]:
             del last_good[old]
         return self.save_state(replace(state, last_good=last_good))
+
+
+def private_key_in(payload: bytes) -> bytes | None:
+    """Return the private key of an identity, None when it has none that can be read."""
+    try:
+        return keys.decode_key(json.loads(payload)["private_key"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def is_identity(payload: bytes) -> bool:
+    """Return whether an identity can be used."""
+    return private_key_in(payload) is not None
+
+
+# What a value must be for its owner; of the others an older copy is as good as any.
+USABLE: dict[str, Callable[[bytes], bool]] = {"identity": is_identity}
 
 
 def render_state(state: State) -> bytes:

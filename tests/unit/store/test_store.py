@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.disks import CutDisk, RefusingDisk
-from wantastic.store.record import StoreError
+from wantastic.store.record import MAX_KEPT_ASIDE, Record, StoreError, unseal
 from wantastic.store.store import MAX_NAMES, State, Store, parse_state, render_state
 
 
@@ -40,6 +40,63 @@ def test_an_identity_survives_the_loss_of_its_file() -> None:
 def test_an_identity_that_cannot_last_is_refused() -> None:
     with pytest.raises(StoreError, match="writable file system"):
         Store("/s", RefusingDisk(fail_at=0, error=errno.EROFS), entropy).make_identity()
+
+
+FOREIGN = [b"", b"null", b"[]", b'{"version": 2}', b'{"private_key": 7}', b"[" * 100_000, b"\xff"]
+
+
+@pytest.mark.parametrize("payload", FOREIGN)
+def test_an_identity_that_cannot_be_used_is_kept_aside_whatever_follows(payload: bytes) -> None:
+    """Both copies hold it, as a later version would have left them."""
+    disk = CutDisk()
+    record = Store("/s", disk).record("identity")
+    raw = Record(Path("/s"), "identity", disk, lambda notice: None)
+    raw.write(payload)
+    raw.keep_copy()
+    assert record.read() is None
+    store = Store("/s", disk, entropy)
+    assert store.identity() is None
+    assert "cannot use" in store.notices[0]
+    began = len(disk.moments)
+    key = store.make_identity()
+    for contents in (c for moment in disk.moments[began:] for c in moment):
+        left = [unseal(data) for path, data in contents.items() if path.suffix != ".new"]
+        assert payload in left, "lost over a power cut"
+    # Nothing that follows touches it, nor does a second one that cannot be used.
+    later = Store("/s", disk)
+    assert later.make_identity() == key
+    raw = Record(Path("/s"), "identity", disk, lambda notice: None)
+    raw.write(b"another")
+    raw.keep_copy()
+    Store("/s", disk, entropy).make_identity()
+    kept = {p.name: unseal(i.data) for p, i in disk.names.items() if "unreadable" in p.name}
+    assert kept == {"identity.unreadable": payload, "identity.unreadable.2": b"another"}
+
+
+def test_without_a_place_to_keep_it_an_identity_is_not_written_over() -> None:
+    disk = CutDisk()
+    for number in range(MAX_KEPT_ASIDE + 1):
+        raw = Record(Path("/s"), "identity", disk, lambda notice: None)
+        raw.write(b"foreign %d" % number)
+        raw.keep_copy()
+        before = dict(disk.names)
+        if number < MAX_KEPT_ASIDE:
+            Store("/s", disk, entropy).make_identity()
+    with pytest.raises(StoreError, match="kept aside"):
+        Store("/s", disk, entropy).make_identity()
+    assert disk.names == before
+
+
+def test_a_copy_that_can_be_used_is() -> None:
+    disk = CutDisk()
+    key = Store("/s", disk, entropy).make_identity()
+    content = disk.names[Path("/s/identity.previous")].data
+    Record(Path("/s"), "identity", disk, lambda notice: None).write(b"{}")
+    disk.create(Path("/s/identity.previous"), content, 0o600)
+    store = Store("/s", disk)
+    assert store.identity() == key
+    assert store.record("identity").write(b'{"private_key": "", "more": 1}')
+    assert unseal(disk.names[Path("/s/identity.unreadable")].data) == b"{}"
 
 
 def test_state_goes_on_without_a_disk() -> None:
