@@ -29,6 +29,8 @@ class FakeHost:
     refused: dict[str, int] = field(default_factory=dict)
     notice: Callable[[nl.Body], None] | None = None
     closed: bool = False
+    # In the order in which they came: the first of a subnet is its primary one.
+    _order: list[IpInterface] = field(default_factory=list)
 
     def _maybe(self, name: str) -> None:
         if name in self.refused:
@@ -49,12 +51,22 @@ class FakeHost:
         if address in self.addresses:
             raise refuse(errno.EEXIST)
         self.addresses.add(address)
+        self._order.append(address)
 
     def remove_address(self, ifindex: int, address: IpInterface) -> None:
         self._maybe("remove_address")
         if address not in self.addresses:
             raise refuse(errno.EADDRNOTAVAIL)
         self.addresses.remove(address)
+        if address.version == 6:
+            return
+        before = [a for a in self._order if a in self.addresses | {address}]
+        at = before.index(address) if address in before else len(before)
+        if all(a.network != address.network for a in before[:at]):
+            self.addresses -= {a for a in before[at:] if a.network == address.network}
+        self._order = [a for a in before if a in self.addresses]
+        if not any(a.version == 4 for a in self.addresses):
+            self.table = {(network, table) for network, table in self.table if network.version == 6}
 
     def add_route(self, ifindex: int, network: IpNetwork, table: int = 254) -> None:
         self._maybe(f"add_route{network.version}")

@@ -56,6 +56,23 @@ class Footprint:
             with ignore(errno.EADDRNOTAVAIL, errno.ENODEV):
                 self._host.remove_address(self.ifindex, address)
         self.addresses.discard(address)
+        if self.ifindex and address.version == 4:
+            self._mend()
+
+    def _mend(self) -> None:
+        """Put back what Linux takes along with an IPv4 address: the later ones of its subnet,
+        and with the last one all IPv4 routes of the interface, in every table."""
+        for address in self.addresses:
+            if address.version == 4:
+                with ignore(errno.EEXIST):
+                    self._host.add_address(self.ifindex, address)
+        for network in self.routes:
+            if network.version == 4:
+                with ignore(errno.EEXIST):
+                    self._host.add_route(self.ifindex, network)
+        if self._default and 4 in self._default.versions:
+            with ignore(errno.EEXIST):
+                self._host.add_route(self.ifindex, DEFAULTS[4], self._default.mark)
 
     def add_route(self, network: IpNetwork) -> None:
         if self.ifindex:

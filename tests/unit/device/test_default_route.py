@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.fake_host import FakeHost
+from wantastic.config.model import IpInterface
 from wantastic.device import netlink as nl
 from wantastic.device.default_route import DefaultRoute, free_table
 from wantastic.device.footprint import Footprint
@@ -70,6 +73,32 @@ def test_only_a_host_without_ipv6_goes_without_its_route(code: int, taken: bool)
         return
     with pytest.raises(OSError, match=r"."):
         footprint.take_default(frozenset({4, 6}), 51820)
+    assert host.is_untouched
+
+
+ADDRESSES = [ip_interface(a) for a in ("10.9.0.1/24", "10.9.0.2/24", "10.8.0.1/32", "fd09::1/64")]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(ADDRESSES)), max_size=12))
+def test_changing_addresses_costs_no_route(steps: list[tuple[bool, IpInterface]]) -> None:
+    """Linux takes routes, and other addresses, along with an IPv4 address."""
+    host = FakeHost()
+    footprint = Footprint(host, Log(sink=lambda level, line: None))
+    footprint.ifindex = 77
+    footprint.add_address(ADDRESSES[0])
+    footprint.add_route(ip_network("10.20.0.0/16"))
+    footprint.add_route(ip_network("fd20::/64"))
+    footprint.take_default(frozenset({4, 6}), 51820)
+    routes = set(host.table)
+    assert len(routes) == 4
+    for add, address in steps:
+        if add:
+            footprint.add_address(address)
+        else:
+            footprint.remove_address(address)
+        assert host.table == routes
+        assert host.addresses == footprint.addresses
+    footprint.close()
     assert host.is_untouched
 
 
