@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,15 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def serving(
-    state: Path, *options: str, database: str = "", name: str = "server"
+    state: Path,
+    *options: str,
+    database: str = "",
+    name: str = "server",
+    program: Sequence[str] = COMMAND,
 ) -> Iterator[ServerProcess]:
     """Run a server on loopback ports of its own choice."""
     log = state.parent / f"{name}.log"
-    command = [*COMMAND, "serve", "--json", "--state", str(state), "--listen", "127.0.0.1:0"]
+    command = [*program, "serve", "--json", "--state", str(state), "--listen", "127.0.0.1:0"]
     with log.open("w") as errors:
         process = subprocess.Popen(
             [*command, *options],

@@ -14,6 +14,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.support import server as support
 from tests.support.agent import PROGRAM, interface_name
 from tests.support.peers import ROOT
 from tests.support.server import eventually, new_token, operate
+from wantastic.store.store import Store
 
 FAKE_CLOCK = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 DATABASE = ("server.db", "server.db-wal", "server.db-shm")
@@ -54,6 +57,7 @@ class Device:
     secrets: set[str] = field(default_factory=set)
     shown: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
+    program: tuple[str, ...] = PROGRAM
 
     def __post_init__(self) -> None:
         self.name = interface_name()
@@ -78,7 +82,7 @@ class Device:
         self.config_path.write_text(json.dumps(config))
 
     def start(self, *flags: str, **environ: str) -> None:
-        command = [*PROGRAM, "-config", str(self.config_path), *flags]
+        command = [*self.program, "-config", str(self.config_path), *flags]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, env={**self.environ, **environ}, stderr=log, stdout=log
@@ -267,6 +271,102 @@ def test_a_configuration_that_cuts_the_tunnel_is_taken_back(device: Device, tmp_
         cached = payload(device.state / "configuration")["statement"]["peers"]
         assert [peer["public_key"] for peer in cached] == [good["public_key"]]
         assert device.stop() == 0
+
+
+# A gateway that is never told of an offered key: nobody shakes hands with it.
+FAULTY_SERVER = """
+import sys
+from wantastic.server import gateways, main
+told = gateways.Keeper._peers
+def without_offers(keeper, device):
+    return {key: peer for key, peer in told(keeper, device).items() if key == device.public_key}
+gateways.Keeper._peers = without_offers
+sys.exit(main.main(sys.argv[1:]))
+"""
+# Waits that are there to spread a fleet are over at once.
+HASTY_AGENT = """
+import random
+random.random = lambda: 0.001
+from wantastic.cli.main import main
+raise SystemExit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["grpclib"], indirect=True)
+def test_a_key_that_brings_no_handshake_is_taken_back(device: Device, tmp_path: Path) -> None:
+    """A rotation over everything: ordered and killed on its way, ordered and failing, scheduled."""
+    state = tmp_path / "server"
+    options = (
+        *("--listen", f"127.0.0.1:{device.port}", "--host", "127.0.0.1"),
+        *("--gateway", "device", "--gateway-host", "127.0.0.1"),
+        *("--gateway-port", str(free_port(socket.SOCK_DGRAM))),
+    )
+    device.program = (sys.executable, "-c", HASTY_AGENT)
+
+    def listed() -> dict[str, Any]:
+        (found,) = operate(state, "device", "list")
+        return found
+
+    def coming() -> str:
+        return str(payload(device.state / "identity").get("coming_private_key", ""))
+
+    with support.serving(state, *options, program=(sys.executable, "-c", FAULTY_SERVER)):
+        (tmp_path / "token").write_text(new_token(state))
+        device.start("-token-file", str(tmp_path / "token"))
+        assert eventually(device.is_connected, 60), device.log
+        assert eventually(lambda: device.agent("state") == "running", 30)
+        key, public_key = device.key(), listed()["public_key"]
+        operate(state, "device", "rekey", listed()["device_id"], "--within", "1s")
+        assert eventually(lambda: device.agent("key_rotation") == "proving", 60), device.log
+        assert device.key() == key
+        assert coming()
+
+        # The power goes while the new key is on trial. Both are there, and the boot finds out.
+        assert device.process
+        device.process.kill()
+        device.process.wait()
+        assert device.key() == key
+        assert coming()
+        device.start()
+        assert eventually(device.is_connected, 30), device.log
+        # The order stands: it is tried again. Nobody answers, so that the old key comes back ...
+        assert eventually(lambda: device.agent("key_rotation") == "proving", 60), device.log
+        tried = coming()
+        assert eventually(lambda: device.agent("key_rotation") == "steady", 90), device.log
+        assert eventually(device.is_connected, 30), device.log
+        assert device.key() == key
+        assert tried != key
+        assert not coming()
+        assert "static key rotation ends kept_old=True" in device.log
+        # ... and the server knows why, and has forgotten the new one.
+        assert eventually(lambda: "with the new key" in listed()["apply_error"], 20), listed()
+        assert listed()["public_key"] == public_key
+        # It is not tried at once again, though the order stands.
+        begun = device.log.count("static key rotation begins")
+        assert not eventually(lambda: device.log.count("rotation begins") > begun, 10)
+        assert device.stop() == 0
+
+    # By schedule, with a gateway that does as it should: the last change was long ago.
+    config = json.loads(device.config_path.read_text())
+    config["auth"]["key_rotation"] = "720h"
+    device.config_path.write_text(json.dumps(config))
+    long_ago = round(time.time()) - 40 * 86_400
+    Store(device.state).record("identity").write(
+        json.dumps({"private_key": key, "since_unix_s": long_ago}).encode()
+    )
+    with support.serving(state, *options, name="good"):
+        operate(state, "device", "rekey", listed()["device_id"], "--withdraw")
+        device.start()
+        assert eventually(lambda: device.status() and device.key() != key, 90), device.log
+        assert eventually(lambda: device.agent("key_rotation") == "steady", 60)
+        assert eventually(device.is_connected, 30), device.log
+        assert not coming()
+        assert payload(device.state / "identity")["since_unix_s"] > long_ago
+        assert eventually(lambda: listed()["public_key"] != public_key, 20)
+        assert eventually(lambda: not listed()["apply_error"], 20), listed()
+        assert device.stop() == 0
+    assert "Traceback" not in device.log
 
 
 def forms(secret: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from dataclasses import dataclass, field
@@ -544,6 +545,24 @@ def test_an_ordered_rotation_proves_the_new_key_before_the_old_one_goes() -> Non
     assert len(world.server.keys) == 1
 
 
+def test_a_key_is_not_named_to_the_server_before_it_is_proved() -> None:
+    """Whatever else is reported while it is on trial: the server would drop the old one."""
+    world = running()
+    old = world.conductor.public_key
+    world.conductor.configuration(received(2, ordered(world)))
+    world.run_for(61)
+    world.tunnel.answering_keys = {OWN}
+    world.conductor.key_registered()
+    world.conductor.configuration(received(3, ordered(world)))
+    world.conductor.configuration(received(4, {"peers": "nonsense"}))
+    world.run_for(30)
+    assert world.conductor.public_key != old
+    world.tunnel.answering_keys = set()
+    assert {report.public_key for report in world.server.reports} == {old}
+    world.run_for(60)
+    assert world.server.reports[-1].public_key == world.conductor.public_key != old
+
+
 def test_a_rotation_whose_key_brings_no_handshake_is_rolled_back() -> None:
     world = running()
     old = world.conductor.public_key
@@ -560,6 +579,56 @@ def test_a_rotation_whose_key_brings_no_handshake_is_rolled_back() -> None:
     journal = Journal.parse(world.identity.payload or b"")
     assert journal is not None
     assert journal.coming is None
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_rotation_that_fails_is_tried_ever_more_seldom(scheduled: bool) -> None:
+    """The order stands, and comes again with the configuration in which the key was dropped."""
+    day_ns = 86_400 * 10**9 if scheduled else 0
+    config = Config(auth=AuthConfig(key_rotation_ns=day_ns))
+    world = World(config, journal=Journal(OWN, None, 1_800_000_000 - 2 * 86_400))
+    world.enrol(received(1, stated()))
+    world.run_for(10)
+    world.tunnel.answering_keys = {OWN}
+    version, silent_s = 2, 0
+    began: list[float] = []
+    while world.now_s < 5 * 86_400:
+        if not scheduled and (version == 2 or len(world.server.keys) > len(began)):
+            world.conductor.configuration(received(version, ordered(world)))
+            version += 1
+        if len(world.server.keys) > len(began):
+            began.append(world.now_s)
+            world.conductor.key_registered()
+        world.run_for(1)
+        silent_s += world.tunnel.keys[-1] != OWN
+    gaps = [after - before for before, after in itertools.pairwise(began)]
+    assert 5 <= len(began) <= 12
+    assert gaps[0] >= HOUR / 2
+    assert gaps[-1] >= 12 * HOUR
+    assert silent_s <= 61 * len(began)
+    # One that works at last begins afresh.
+    world.tunnel.answering_keys = set()
+    while world.tunnel.keys[-1] == OWN:
+        world.run_for(1)
+        assert world.now_s < 8 * 86_400
+        if len(world.server.keys) > len(began):
+            began.append(world.now_s)
+            world.conductor.key_registered()
+    world.run_for(60)
+    assert world.server.reports[-1].code == ""
+    assert world.server.reports[-1].public_key == world.server.keys[-1][1]
+
+
+def test_an_order_is_carried_out_after_a_power_cut() -> None:
+    """The boot finds out which key is in force; that the other one was ordered still counts."""
+    other = generate_private_key(random.Random(5).randbytes)
+    order = {"public_key": encode_key(public_key_of(OWN)), "before_unix_s": 0}
+    cached = received(2, stated(rekey_before=order))
+    world = World(cached=cached, journal=Journal(OWN, other))
+    world.tunnel.answering_keys = {OWN}
+    world.tunnel.asked = True
+    world.run_for(100)
+    assert len(world.server.keys) == 1
 
 
 def test_a_rotation_that_the_server_refuses_is_tried_again_later() -> None:

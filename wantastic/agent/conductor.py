@@ -51,6 +51,8 @@ from wantastic.control.trial import Keep, Revert, Trial
 ALIVE_S: Final = 180.0
 """A session that is older has run out (REJECT_AFTER_TIME)."""
 ROTATION_RETRY_S: Final = 3600.0
+ROTATION_RETRY_MAX_S: Final = 86400.0
+"""A rotation that fails costs the tunnel a minute or two, so it is tried ever more seldom."""
 NUDGE_S: Final = 5.0
 """How often a handshake is asked for while one is needed (REKEY_TIMEOUT)."""
 ENDPOINT_S: Final = 20.0
@@ -172,6 +174,8 @@ class Conductor:
         self._trial: Trial[Running] = Trial()
         self._rotation = Rotation(journal)
         self._rotate_at_s: float | None = None
+        self._rotate_not_before_s = now()
+        self._rotations_failed = 0
         self._expire_at_unix_s = 0
         self._running = Running(None, Effective(config))
         self._faulty = False
@@ -337,7 +341,10 @@ class Conductor:
         self._tell()
 
     def _tell(self) -> None:
-        self._report = replace(self._report, public_key=self.public_key)
+        # To name a key ends its rotation on the server, which drops the old one: only one
+        # that is proved may be named, whatever runs just now.
+        proved = public_key_of(self._rotation.journal.current)
+        self._report = replace(self._report, public_key=proved)
         self.server.report(self._report)
 
     def _try_other_endpoints(self) -> None:
@@ -432,7 +439,8 @@ class Conductor:
         age_s = max(0.0, self._unix() - since)
         # Up to a tenth later, so that a fleet made together does not rotate together.
         left_s = every_s * (1 + self._random() / 10) - age_s
-        self._rotate_at_s = self._now() + max(left_s, ROTATION_RETRY_S * self._random())
+        when = self._now() + max(left_s, ROTATION_RETRY_S * self._random())
+        self._rotate_at_s = max(when, self._rotate_not_before_s)
 
     def _plan_ordered_rotation(self, effective: Effective) -> None:
         if effective.rekey is None or self._rotation.state is not RotationState.STEADY:
@@ -447,6 +455,8 @@ class Conductor:
             return
         left_s = max(60.0, before_unix_s - self._unix())
         when = self._now() + left_s * 0.9 * self._random()
+        # The order stands until it is carried out, and comes again with each configuration.
+        when = max(when, self._rotate_not_before_s)
         if self._rotate_at_s is None or when < self._rotate_at_s:
             self._rotate_at_s = when
 
@@ -486,9 +496,7 @@ class Conductor:
                     self._tunnel.apply(self._running.effective.config, key)
                     self._tunnel.initiate_handshakes()
                 case Report(_, failed):
-                    self._log.info("static key rotation ends", kept_old=failed)
-                    if not failed:
-                        self._plan_rotation()
+                    self._rotation_ends(failed=failed)
                     self._report = replace(
                         self._report,
                         code="no_handshake" if failed else "",
@@ -496,6 +504,19 @@ class Conductor:
                         failed_version=0,
                     )
                     self._tell()
+
+    def _rotation_ends(self, *, failed: bool) -> None:
+        """One of the two keys is in force, or the old one is being gone back to."""
+        self._log.info("static key rotation ends", kept_old=failed)
+        if not failed:
+            self._rotations_failed = 0
+        elif self._rotation.state is not RotationState.STEADY:
+            pause_s = min(ROTATION_RETRY_S * 2**self._rotations_failed, ROTATION_RETRY_MAX_S)
+            self._rotations_failed += 1
+            self._rotate_not_before_s = self._now() + pause_s * (0.5 + self._random())
+        if self._rotation.state is RotationState.STEADY:
+            self._plan_rotation()
+            self._plan_ordered_rotation(self._running.effective)
 
     # -- Odds and ends ----------------------------------------------------------------
 

@@ -348,6 +348,8 @@ class AgentService(Service):
 
     def apply_now(self, config: Config, private_key: bytes) -> int:
         """Run another configuration with a key."""
+        # What happened until now says nothing of what is applied now.
+        self._events()
         self.config = config
         done = self.device.apply(config, private_key)
         self._follow_access()

@@ -137,8 +137,9 @@ class Uplink:
             if self._plane is None or not self._plane.is_registered:
                 raise LocalError("no_token", "The device is not registered")
             await self._plane.register_key(current, coming)
-        except ControlError as error:
-            self._conductor.key_refused(error)
+        except Exception as error:
+            # Whatever it was: a rotation that is never answered would never end.
+            self._conductor.key_refused(describe(error))
         else:
             self._conductor.key_registered()
 

@@ -342,6 +342,11 @@ class Device:
 
     def _set_private_key(self, change: d.SetPrivateKey) -> None:
         self.engine.set_private_key(change.private_key)
+        # Handshakes that are told only now were made with the key before: a new key that
+        # is on trial would be taken for proved by one, and the old one forgotten.
+        for event in self.engine.events():
+            if event.kind != native.EVENT_HANDSHAKE:
+                self.on_event(event)
 
     def _set_listen_port(self, change: d.SetListenPort) -> None:
         try:

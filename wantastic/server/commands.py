@@ -130,9 +130,9 @@ def device_revoke(transaction: Transaction, args: argparse.Namespace) -> list[Ro
 
 
 def device_rekey(transaction: Transaction, args: argparse.Namespace) -> list[Row]:
-    """Order a device to replace its static key."""
+    """Order a device to replace its static key, or withdraw the order."""
     device = devices.find(transaction, args.name, _tenant_id(transaction, args.tenant))
-    before_s = transaction.now_s + args.within
+    before_s = 0 if args.withdraw else transaction.now_s + args.within
     devices.order_rekey(transaction, device, before_s)
     return [{"device_id": device.device_id, "rekey_before": _time(before_s)}]
 

@@ -261,7 +261,9 @@ def _parser() -> argparse.ArgumentParser:
     action(where, "remove", commands.device_remove, "name", tenant="whose device is meant")
     action(where, "revoke", commands.device_revoke, "name", tenant="whose device is meant")
     made = action(where, "rekey", commands.device_rekey, "name", tenant="whose device is meant")
-    made.add_argument("--within", type=duration, default="24h", help="default: %(default)s")
+    when = made.add_mutually_exclusive_group()
+    when.add_argument("--within", type=duration, default="24h", help="default: %(default)s")
+    when.add_argument("--withdraw", action="store_true", help="take the order back")
 
     where = room("operator", "people who approve devices on the page")
     action(where, "create", commands.operator_create, "name", tenant="only for it")

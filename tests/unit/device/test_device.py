@@ -596,6 +596,22 @@ def test_the_status_tells_routed_from_allowed() -> None:
     assert encode_key(ALICE_PRIVATE) not in text
 
 
+def test_handshakes_of_the_key_before_prove_nothing_of_the_next() -> None:
+    """Events are told late: one may be on its way when a new key comes into force."""
+    bench = Bench()
+    bench.start()
+    proved: list[bytes] = []
+    bench.device.shook_hands = proved.append
+    bench.engine.handshake(BOB_PUBLIC, NOW)
+    bench.device.apply(wanted(), bytes([8]) * 32)
+    assert bench.engine.events() == []
+    assert proved == []
+    bench.engine.handshake(BOB_PUBLIC, NOW + 1)
+    for event in bench.engine.events():
+        bench.device.on_event(event)
+    assert proved == [BOB_PUBLIC]
+
+
 def test_a_peer_with_our_own_key_is_left_out_and_named() -> None:
     bench = Bench()
     bench.start(wanted(server__public_key=encode_key(ALICE_PUBLIC)))
