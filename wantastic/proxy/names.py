@@ -3,7 +3,10 @@
     UDP, asked twice -> no answer, or one that is cut short -> TCP (RFC 7766)
     tls://           -> TLS (RFC 7858), the certificate checked for the name behind the "#"
 
-A proxy's names are never asked of the host's resolver: that would tell others where
+    a name without a dot  -> completed by each domain of dns.search in turn, then as it is
+    any other             -> as it is, and completed where there is no such name (ndots:1)
+
+The search ends where no server answers. A proxy's names are never asked of the host's resolver: that would tell others where
 its clients go, and would not know the names that only the tunnel has.
 """
 
@@ -40,9 +43,15 @@ DATAGRAM_BYTES = 4096
 # What has no address may have one soon.
 NOTHING_TTL_S = 5
 CACHE_ENTRIES = 256
+MAX_NAME = 253
 
 Tls: TypeAlias = Callable[[], "ssl.SSLContext"]
 """Makes a context that checks certificates; OSError or ValueError where that cannot be."""
+
+
+def no_address(name: str) -> OSError:
+    """Return what a lookup that failed raises."""
+    return OSError(errno.EHOSTUNREACH, f"{name} has no address in the tunnel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +94,21 @@ class Names:
         """Return addresses of the families that the tunnel has; OSError when there are none."""
         return (await self.look_up(name))[0]
 
+    def _candidates(self, name: str) -> list[str]:
+        """Return what a name may stand for, in the order in which it is asked for."""
+        completed = [f"{name}.{domain}" for domain in self.config.search]
+        found = [name, *completed] if "." in name else [*completed, name]
+        return [candidate for candidate in found if len(candidate) <= MAX_NAME]
+
     async def look_up(self, name: str) -> tuple[tuple[str, ...], int]:
         """Return the addresses, and how many seconds they hold."""
+        for candidate in self._candidates(name):
+            if found := await self._look_up(candidate):
+                return found
+        raise no_address(name)
+
+    async def _look_up(self, name: str) -> tuple[tuple[str, ...], int] | None:
+        """Look up a whole name; None when there is none. OSError when no server answers."""
         for known, addresses in self.config.records:
             if known == name:
                 return addresses, MAX_TTL_S
@@ -95,7 +117,8 @@ class Names:
             return found.addresses, max(1, int(left_s))
         kinds = [A] if any("." in a for a in self._net.addresses) else []
         kinds += [AAAA] if any(":" in a for a in self._net.addresses) else []
-        for server in self._servers(name):
+        servers = self._servers(name)
+        for server in servers:
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     answers = await asyncio.gather(*(self._ask(server, name, k) for k in kinds))
@@ -103,13 +126,15 @@ class Names:
                 continue
             addresses = tuple(address for some, _ in answers for address in some)
             if not addresses:
-                break
+                return None
             ttl_s = min(ttl for some, ttl in answers if some)
             while len(self._known) >= CACHE_ENTRIES:
                 del self._known[next(iter(self._known))]
             self._known[name] = _Known(addresses, self._clock() + ttl_s)
             return addresses, ttl_s
-        raise OSError(errno.EHOSTUNREACH, f"{name} has no address in the tunnel")
+        if servers:
+            raise no_address(name)
+        return None
 
     async def _ask(self, server: DnsServer, name: str, kind: int) -> tuple[list[str], int]:
         query = make_query(int.from_bytes(os.urandom(2), "big"), name, kind)
