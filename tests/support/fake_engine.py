@@ -45,9 +45,11 @@ class FakePeer:
 
 @dataclass
 class FakeEngine:
-    """`busy_ports` are taken; `no_tun` makes open_tun fail with that errno."""
+    """`busy_ports` are taken; `no_tun` makes open_tun fail with that errno, `no_mark`
+    set_fwmark."""
 
     busy_ports: set[int] = field(default_factory=set)
+    no_mark: int = 0
     no_tun: int = 0
     room_for_peers: int = 10**6
     options: dict[str, Any] = field(default_factory=dict)
@@ -115,6 +117,8 @@ class FakeEngine:
 
     def set_fwmark(self, mark: int) -> None:
         self._call(f"set_fwmark {mark}")
+        if mark and self.no_mark:
+            raise OSError(self.no_mark, os.strerror(self.no_mark))
         self.fwmark = mark
 
     def set_bind_interface(self, name: str | None) -> None:

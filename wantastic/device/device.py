@@ -293,6 +293,7 @@ class Device:
             self._conditions.clear("own_peer")
         self._follow_access(config)
         if not self.ifindex:
+            self._judge_default_route(asked=bool(wanted.default_route))
             nothing = frozenset[Any]()
             wanted = replace(wanted, addresses=nothing, routes=nothing, default_route=nothing)
         changes = d.diff(self.running(), wanted)
@@ -309,6 +310,15 @@ class Device:
         self.peers.follow(config, self.book.endpoints)
         self._log.debug("configuration applied", changes=done, failed=len(changes) - done)
         return done
+
+    def _judge_default_route(self, *, asked: bool) -> None:
+        """Without a TUN device nothing of the host's own traffic can be led into the tunnel."""
+        if not asked:
+            self._conditions.clear("default_route_failed")
+            return
+        reason = "interface.default_route needs a TUN device; proxies and forwards work without"
+        remedy = "Set it to false, or let the agent open /dev/net/tun (root, CAP_NET_ADMIN)."
+        self._conditions.set("default_route_failed", "error", reason, remedy)
 
     def _follow_access(self, config: Config) -> None:
         """Connections of our own begin with the first proxy or forward, and then stay."""

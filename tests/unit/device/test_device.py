@@ -238,12 +238,24 @@ def test_auto_goes_on_in_userspace_without_tun(monkeypatch: pytest.MonkeyPatch) 
     bench.start(wanted(interface__default_route=True, **LISTED))
     assert bench.device.mode == "userspace"
     assert bench.host.is_untouched
-    assert bench.codes() == ["tun_missing"]
+    assert sorted(bench.codes()) == ["default_route_failed", "tun_missing"]
+    assert "needs a TUN device" in str(bench.conditions.all())
     assert set(made) == {("10.0.0.2",)}
     more = {"interface__mtu": 1300, "interface__addresses": ["10.0.0.3/32"]}
     bench.device.apply(wanted(**more), ALICE_PRIVATE)
     assert made[-2:] == [("10.0.0.3",), (1300,)]
-    assert "restart_needed" not in bench.codes()
+    assert bench.codes() == ["tun_missing"]
+
+
+def test_a_mark_without_the_right_to_set_it_is_a_condition_and_the_tunnel_runs() -> None:
+    bench = Bench(no_mark=errno.EPERM)
+    bench.start(wanted(interface__fwmark=77))
+    assert bench.codes() == ["fwmark_failed"]
+    assert "CAP_NET_ADMIN" in bench.conditions.all()[0].remedy
+    assert [peer.public_key for peer in bench.engine.status().peers]
+    bench.engine.no_mark = 0
+    assert bench.device.apply(wanted(interface__fwmark=77), ALICE_PRIVATE) == 1
+    assert bench.codes() == []
 
 
 def test_a_refused_address_is_a_condition_and_tried_again() -> None:
