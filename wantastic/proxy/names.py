@@ -6,8 +6,9 @@
     a name without a dot  -> completed by each domain of dns.search in turn, then as it is
     any other             -> as it is, and completed where there is no such name (ndots:1)
 
-The search ends where no server answers. A proxy's names are never asked of the host's resolver: that would tell others where
-its clients go, and would not know the names that only the tunnel has.
+The search ends where no server answers. A proxy's names are never asked of the host's
+resolver: that would tell others where its clients go, and would not know the names that
+only the tunnel has.
 """
 
 from __future__ import annotations
