@@ -106,6 +106,19 @@ def test_a_hundred_redemptions_of_a_one_off_token_make_one_device(
         assert enrolment.list_tokens(tx)[0].uses == 1
 
 
+def test_a_revoked_token_does_not_answer_again(database: Database, tenant: Tenant) -> None:
+    """Not even to the device that it let in, though that one stays."""
+    plain, public_key = token(database, tenant), key()
+    made = register(database, plain, "one", public_key)
+    assert register(database, plain, "one", public_key) == made
+    with database.write() as tx:
+        enrolment.revoke_token(tx, plain.id)
+    refused = refusal(lambda: register(database, plain, "one", public_key))
+    assert refused is RefusalCode.TOKEN_REVOKED
+    with database.read() as tx:
+        assert [d.pk for d in devices.iterate(tx)] == [made.pk]
+
+
 def test_a_token_for_five_lets_in_five_and_addresses_differ(
     database: Database, tenant: Tenant
 ) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -109,6 +111,41 @@ async def refusal(work: Awaitable[object]) -> RefusalCode:
     with pytest.raises(Refused) as caught:
         await work
     return caught.value.code
+
+
+def test_a_token_revoked_a_moment_ago_brings_in_no_new_key(tmp_path: Path) -> None:
+    """The directory hears of it later; what a registration decides, the database decides."""
+
+    async def work(world: World) -> None:
+        old = key()
+        request = pb.RegisterDeviceRequest(device_id="router", public_key=old)
+        token = (await world.service.register(request, Caller(world.token()))).token
+        await world.get(token)
+        with world.database.write() as tx:
+            devices.revoke_tokens(tx, devices.find(tx, "router"))
+        request.public_key, request.replaces_public_key = key(), old
+        code = await refusal(world.service.register(request, Caller(token)))
+        assert code is RefusalCode.TOKEN_REVOKED
+        with world.database.read() as tx:
+            assert devices.find(tx, "router").next_public_key is None
+
+    play(tmp_path, work)
+
+
+def test_guesses_at_once_get_no_further_than_one_after_the_other(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        request = pb.RegisterDeviceRequest(device_id="router", public_key=key())
+        wrong = world.token()[:-4] + "AAAA"
+        guesses = (
+            refusal(world.service.register(request, Caller(wrong, "192.0.2.1"))) for _ in range(100)
+        )
+        codes = await asyncio.gather(*guesses)
+        assert codes.count(RefusalCode.TOKEN_INVALID) == 20
+        assert codes.count(RefusalCode.RATE_LIMITED) == 80
+        # Somebody else is not held up.
+        await world.register("other")
+
+    play(tmp_path, work)
 
 
 def test_tokens_expire_and_are_refreshed_within_the_grace(tmp_path: Path) -> None:
@@ -452,3 +489,17 @@ def test_listen_addresses(text: str, shown: str, loopback: bool) -> None:
 def test_listen_addresses_that_cannot_be(text: str) -> None:
     with pytest.raises(SettingsError, match="--listen"):
         parse_address(text, "--listen")
+
+
+def test_processes_that_start_together_make_one_key(tmp_path: Path) -> None:
+    """Each sees a whole key file or none, and all have the same."""
+    path, start = tmp_path / "root.key", threading.Barrier(8)
+
+    def open_it(_number: int) -> bytes:
+        start.wait()
+        return Keyring.open(path).derive("test")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(open_it, range(8)))) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["root.key"]
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Coroutine
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -21,8 +22,16 @@ from wantastic.server.directory import Worker
 from wantastic.server.enrolment import Registration
 from wantastic.server.keyring import Keyring
 from wantastic.server.metrics import Metrics
-from wantastic.server.records import RefusalCode, Refused
+from wantastic.server.records import (
+    Grant,
+    GrantStatus,
+    RefusalCode,
+    Refused,
+    Tenant,
+    TenantSettings,
+)
 from wantastic.server.tokens import parse_enrolment_token
+from wantastic.server.web import pages
 from wantastic.server.web.device_flow import GRANT_TYPE, DeviceFlow
 from wantastic.server.web.http import BadRequest, HttpServer, Request, Response
 
@@ -286,6 +295,40 @@ def test_pages_carry_a_policy_that_allows_no_script(world: World) -> None:
     for flag in ("Secure", "HttpOnly", "SameSite=Lax", "Path=/"):
         assert flag in headers["set-cookie"]
     assert b"<script" not in response.body
+
+
+class Shape(HTMLParser):
+    """The tags of a page with the names of their attributes; what people wrote is left out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+
+HOSTILE = st.text(st.sampled_from(list("<>&'\"/ =abscript\u202e\0\n")), min_size=1, max_size=40)
+
+
+@given(HOSTILE, HOSTILE)
+def test_nothing_that_others_write_becomes_markup(one: str, two: str) -> None:
+    """Devices and operators choose names, and a link carries a code: all of it is text."""
+
+    def shapes(a: str, b: str) -> list[list[tuple[str, tuple[str, ...]]]]:
+        grant = Grant(1, a, GrantStatus.PENDING, None, b, a, b, 5, 0, 0, "")
+        rows = [Tenant(b, a, "", "", 1, False, 0, TenantSettings(), 0)]
+        made = [
+            pages.sign_in(a, b, a),
+            pages.ask_code(a, b, a, b),
+            pages.review(a, grant, rows, b, replaces=True),
+            pages.review(a, grant, 2 * rows, b, replaces=False),
+            pages.problem(a),
+        ]
+        return [Shape(pages.page(200, text).body.decode()).tags for text in made]
+
+    assert shapes(one, two) == shapes("a", "b")
 
 
 def test_other_paths_and_methods(world: World) -> None:

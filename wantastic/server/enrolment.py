@@ -11,6 +11,7 @@ Who may register what:
                                           device's own token has come yet, else with one
   enrolment token bound to the device_id  replaces the device's key
   enrolment token, another key            refused: device_id in use
+  enrolment token that was revoked        refused, the same answer again as well
   the device's own token, same key        the same answer again
   the device's own token, another key     offered beside the present key when
                                           replaces_public_key names that one, else refused
@@ -116,12 +117,7 @@ def register_with_token(
 ) -> Device:
     """Register a device that shows an enrolment token."""
     check_registration(wanted)
-    row = transaction.connection.execute(select(TABLE).where(TABLE.c.id == plain.id)).first()
-    # An unknown id costs the same comparison as a known one.
-    good = hash_matches(plain.secret, NO_HASH if row is None else row.secret_hash)
-    if row is None or not good:
-        raise invalid_token()
-    token = _token(row)
+    token = find_token(transaction, plain)
     tenant = tenants.find(transaction, token.tenant_id)
     if wanted.tenant and wanted.tenant not in (tenant.id, tenant.name):
         raise Refused(
@@ -138,6 +134,7 @@ def register_with_token(
         )
     device = _by_device_id(transaction, tenant.id, wanted.device_id)
     if device is not None and device.public_key == wanted.public_key:
+        _refuse_revoked(token)
         if not (device.enrolment_open and device.enrolled_by == token.id):
             _use(transaction, token)
         return device
@@ -153,6 +150,16 @@ def register_with_token(
     if device is not None:
         return _replace_key(transaction, device, token, wanted)
     return _insert(transaction, tenant, token, wanted)
+
+
+def find_token(transaction: Transaction, plain: PlainEnrolmentToken) -> EnrolmentToken:
+    """Return a token that is one of ours, whether or not it may still be used."""
+    row = transaction.connection.execute(select(TABLE).where(TABLE.c.id == plain.id)).first()
+    # An unknown id costs the same comparison as a known one.
+    good = hash_matches(plain.secret, NO_HASH if row is None else row.secret_hash)
+    if row is None or not good:
+        raise invalid_token()
+    return _token(row)
 
 
 def register_with_device(transaction: Transaction, device: Device, wanted: Registration) -> Device:
@@ -224,12 +231,7 @@ def check_public_key(text: str, field: str) -> None:
 
 def _use(transaction: Transaction, token: EnrolmentToken) -> None:
     """Take one use of a token; the condition and the change are one statement."""
-    if token.revoked_at is not None:
-        raise Refused(
-            RefusalCode.TOKEN_REVOKED,
-            "the enrolment token was revoked",
-            remedy="ask the operator of the server for another one",
-        )
+    _refuse_revoked(token)
     if transaction.now_s >= token.expires_at:
         raise Refused(
             RefusalCode.TOKEN_EXPIRED,
@@ -247,6 +249,15 @@ def _use(transaction: Transaction, token: EnrolmentToken) -> None:
         raise Refused(
             RefusalCode.TOKEN_USED,
             "the enrolment token has been used up",
+            remedy="ask the operator of the server for another one",
+        )
+
+
+def _refuse_revoked(token: EnrolmentToken) -> None:
+    if token.revoked_at is not None:
+        raise Refused(
+            RefusalCode.TOKEN_REVOKED,
+            "the enrolment token was revoked",
             remedy="ask the operator of the server for another one",
         )
 

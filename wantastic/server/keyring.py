@@ -7,6 +7,7 @@ secrets in the database (the CA's key, the gateway's key) are useless without it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -37,21 +38,30 @@ class Keyring:
     @classmethod
     def open(cls, path: Path) -> Keyring:
         """Read the key file, or make it where there is none."""
+        if not path.exists():
+            cls._make(path)
+        return cls._read(path)
+
+    @staticmethod
+    def _make(path: Path) -> None:
+        """Make the file, whole or not at all; another process's counts when it is first."""
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return cls._read(path)
-        root = secrets.token_bytes(KEY_BYTES)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(root)
-            file.flush()
-            os.fsync(file.fileno())
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            # Unlike a rename it does not replace what stands there.
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+        finally:
+            fresh.unlink()
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return cls(root)
 
     @classmethod
     def _read(cls, path: Path) -> Keyring:

@@ -118,7 +118,8 @@ class Service:
             device = await self._register(wanted, caller)
         except Refused as refused:
             if refused.code is RefusalCode.TOKEN_INVALID:
-                self._failures.take(caller.remote, now_s)
+                # Many guesses at once get no further than one after the other.
+                self._failures.reserve(caller.remote, now_s)
             raise
         log.info(
             "device registered",
@@ -278,12 +279,19 @@ class Service:
             )
 
         def work() -> Device:
+            if plain is not None:
+                # A guess must not wait among, or hold up, those who write.
+                with self._database.read() as transaction:
+                    enrolment.find_token(transaction, plain)
             with self._database.write() as transaction:
                 if plain is not None:
                     return enrolment.register_with_token(transaction, plain, wanted)
+                # What the directory says may be a moment old: a token that was revoked
+                # meanwhile must not bring in a key that stays.
                 present = devices.by_pk(transaction, claims.device_pk)
                 if present is None:
                     raise invalid_token()
+                self._check_generation(claims, present.generation)
                 return enrolment.register_with_device(transaction, present, wanted)
 
         device = await self._worker.run(work)
@@ -297,7 +305,7 @@ class Service:
         entry = self._directory.cached(claims.device_pk)
         if entry is None:
             entry = await self._directory.entry(claims.device_pk)
-        self._check(claims, entry)
+        self._check_generation(claims, entry.generation)
         if device_id and device_id != entry.device_id:
             raise Refused(
                 RefusalCode.INVALID_REQUEST,
@@ -322,8 +330,9 @@ class Service:
             self._reports.setdefault(entry.pk, {})
             self._directory.note(entry.pk, seen_at=now_s)
 
-    def _check(self, claims: Claims, entry: DirectoryEntry) -> None:
-        if claims.generation != entry.generation:
+    @staticmethod
+    def _check_generation(claims: Claims, generation: int) -> None:
+        if claims.generation != generation:
             raise Refused(
                 RefusalCode.TOKEN_REVOKED,
                 "the device's token was revoked",
@@ -332,7 +341,7 @@ class Service:
 
     async def _still_welcome(self, claims: Claims) -> DirectoryEntry:
         entry = await self._directory.entry(claims.device_pk)
-        self._check(claims, entry)
+        self._check_generation(claims, entry.generation)
         self._see(entry)
         return entry
 
