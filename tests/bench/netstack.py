@@ -178,43 +178,55 @@ def own_verdicts(rounds: report.Rounds) -> list[str]:
     return lines
 
 
+def tell(
+    name: str,
+    title: str,
+    lines: list[str],
+    rounds: report.Rounds,
+    options: argparse.Namespace,
+) -> None:
+    """Print one part's result, and keep it in a file of its own."""
+    text = "\n".join(lines)
+    if not options.json:
+        print(text, flush=True)
+    if options.keep:
+        whole = f"{title}, medians of {options.rounds} interleaved rounds"
+        report.keep(name, whole, text, rounds)
+
+
 def main() -> int:
     parser = report.arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each stream to a peer")
     parser.add_argument("--connections", type=int, default=1000)
-    parser.add_argument("--path-seconds", type=float, default=5, help="of each stream on a path")
     parser.add_argument("--no-paths", action="store_true", help="leave the paths out")
     parser.add_argument("--no-peers", action="store_true", help="leave the peers out")
     options = parser.parse_args()
     if not available():
         print("this benchmark needs root, ip and /dev/net/tun", file=sys.stderr)
         return 3
-    lines, rounds = [], {}
+    rounds: report.Rounds = {}
     if not options.no_peers:
         chosen = {
             name: stack
             for name, stack in stacks.available().items()
             if not options.only or any(o in name for o in options.only)
         }
-        rounds = report.interleave(
+        found = report.interleave(
             list(chosen), options.rounds, lambda name: measure(chosen[name], options)
         )
-        lines += [report.table(rounds, MEASURES), ""]
-        if OURS in rounds:
-            lines += report.verdicts(rounds, MEASURES, GOALS, OURS)
-            lines += own_verdicts(rounds)
-    if not options.no_paths:
-        found = paths.measure(options.path_seconds)
+        lines = [report.table(found, MEASURES), ""]
+        if OURS in found:
+            lines += report.verdicts(found, MEASURES, GOALS, OURS)
+            lines += own_verdicts(found)
         rounds |= found
-        lines += ["", *paths.table(found)]
+        tell("netstack", "The userspace stack", lines, found, options)
+    if not options.no_paths:
+        found = paths.measure(options.rounds)
+        rounds |= found
+        title = "The userspace stack's TCP on impaired paths, Mbit/s"
+        tell("netstack-paths", title, paths.table(found), found, options)
     if options.json:
         print(json.dumps(rounds))
-        return 0
-    text = "\n".join(lines)
-    print(text)
-    if options.keep:
-        title = f"The userspace stack, medians of {options.rounds} interleaved rounds"
-        report.keep("netstack", title, text, rounds)
     return 0
 
 

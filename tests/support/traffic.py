@@ -1,7 +1,7 @@
 """TCP applications of benchmarks: a server, and clients that send, receive or sit idle.
 
 python -m tests.support.traffic serve HOST PORT
-python -m tests.support.traffic up|down HOST PORT SECONDS
+python -m tests.support.traffic up|down HOST PORT SECONDS [STREAMS]
 python -m tests.support.traffic hold HOST PORT COUNT
 
 The server prints a line when it listens, and one JSON object for each stream that it
@@ -176,7 +176,15 @@ def main() -> None:
     elif command == "hold":
         hold(host, int(port), int(rest[0]))
     else:
-        stream(command, host, int(port), float(rest[0]))
+        seconds, count = float(rest[0]), int(rest[1]) if len(rest) > 1 else 1
+        threads = [
+            threading.Thread(target=stream, args=(command, host, int(port), seconds))
+            for _ in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 if __name__ == "__main__":
