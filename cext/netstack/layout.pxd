@@ -335,6 +335,7 @@ cdef extern from "netstack/stack.h" nogil:
         NS_LISTENERS_MAX
         NS_REASSEMBLED_MAX
         NS_PARTS_MAX
+        NS_UDP_BUCKETS
         NS_OK
         NS_BAD_HANDLE
         NS_FULL
@@ -519,6 +520,12 @@ cdef extern from "netstack/stack.h" nogil:
         uint32_t oldest
         uint32_t newest
 
+    struct udp_peer:
+        uint32_t peer
+        uint32_t next
+        uint32_t count
+        age_list age
+
     struct ref_ring:
         uint32_t *ref
         uint32_t mask
@@ -546,7 +553,11 @@ cdef extern from "netstack/stack.h" nogil:
         age_list tcp_age
         age_list syn_age
         age_list time_wait_age
-        age_list udp_age
+        udp_peer *udp_peer
+        uint32_t udp_peer_free
+        uint32_t udp_peer_fresh
+        uint32_t udp_bucket[NS_UDP_BUCKETS]
+        uint32_t udp_live
         ref_ring ready
         ref_ring events
         uint32_t answer_head

@@ -62,6 +62,7 @@ enum {
 	NS_LISTENERS_MAX = 64,
 	NS_REASSEMBLED_MAX = 65535,
 	NS_PARTS_MAX = 64,		/* segments of one tcp_parts() */
+	NS_UDP_BUCKETS = 64,		/* of peers that have UDP flows */
 };
 
 /* Results below zero. */
@@ -316,6 +317,26 @@ struct udp_flow {
 
 _Static_assert(sizeof(struct udp_flow) <= 72, "a UDP flow is at most 72 bytes");
 
+/* A list through `older` and `newer` of one kind's slots. */
+struct age_list {
+	uint32_t oldest;
+	uint32_t newest;
+};
+
+/**
+ * struct udp_peer - The UDP flows of one peer that have not ended
+ * @peer:	As given to ns_input(); 0 has those that we open
+ * @next:	In its bucket, or in the list of free entries
+ * @count:	How many there are
+ * @age:	By when they were last used
+ */
+struct udp_peer {
+	uint32_t peer;
+	uint32_t next;
+	uint32_t count;
+	struct age_list age;
+};
+
 /**
  * struct ns_listener - A local port that is open
  * @local:	Address, all zero for every address of ours
@@ -389,12 +410,6 @@ struct pool {
 	uint32_t used;
 };
 
-/* A list through `older` and `newer` of one kind's slots. */
-struct age_list {
-	uint32_t oldest;
-	uint32_t newest;
-};
-
 /* A ring of references; never fuller than all slots, because each stands in it once. */
 struct ref_ring {
 	uint32_t *ref;
@@ -422,7 +437,12 @@ struct netstack {
 	struct syn_request *syn;
 	struct time_wait *time_wait;
 	struct udp_flow *udp;
-	struct age_list tcp_age, syn_age, time_wait_age, udp_age;
+	struct age_list tcp_age, syn_age, time_wait_age;
+	struct udp_peer *udp_peer;	/* as many as flows: none can lack one */
+	uint32_t udp_peer_free;
+	uint32_t udp_peer_fresh;
+	uint32_t udp_bucket[NS_UDP_BUCKETS];
+	uint32_t udp_live;		/* flows that have not ended */
 	struct ref_ring ready, events;
 
 	uint32_t answer_head;	/* packets built already, blocks linked by next */

@@ -22,11 +22,12 @@ from cext.netstack.layout cimport (
     NS_BAD_STATE, NS_BATCH_MAX, NS_EVENT_CANCELLED, NS_EVENT_CLOSED, NS_FULL, NS_INVALID, NS_IN_USE,
     NS_LISTENERS_MAX, NS_MAX_HEADERS, NS_NIL, NS_OK, NS_REASON_IDLE, NS_REASON_NONE,
     NS_REASON_RESET, NS_REASSEMBLED_MAX, NS_REFUSE_RESET, NS_REFUSE_SILENT, NS_SCRATCH_BYTES,
+    NS_UDP_BUCKETS,
     QUEUED_EVENT, QUEUED_READY, SYN_ANSWERED, SYN_CANCELLED, SYN_DIALLING, SYN_FREE, TCP_FREE,
     TF_NAGLE, TF_ORPHAN, WHEEL_NEVER, address_is_v4, block, block_data, flow_handle, flow_tuple,
     icmp_error, netstack, ns_datagram, ns_event, ns_host, ns_limits, ns_listener, ns_packet,
     ns_space, reassembly, ref_index, ref_kind, slab_block, syn_request, tcp_flow, time_wait,
-    udp_flow,
+    udp_flow, udp_peer,
 )
 from cext.netstack.reassembly cimport reassembly_input, reassembly_poll, reassembly_poll_at
 from cext.netstack.slab cimport slab_create, slab_destroy, slab_put_chain
@@ -140,12 +141,13 @@ cdef netstack *ns_create(const ns_limits *limits, const ns_host *host,
     s.syn = <syn_request *> malloc(<size_t> limits.syn_requests * sizeof(syn_request))
     s.time_wait = <time_wait *> malloc(<size_t> limits.time_waits * sizeof(time_wait))
     s.udp = <udp_flow *> malloc(<size_t> limits.udp_flows * sizeof(udp_flow))
+    s.udp_peer = <udp_peer *> malloc(<size_t> limits.udp_flows * sizeof(udp_peer))
     s.reassembly = <reassembly *> calloc(limits.reassemblies, sizeof(reassembly))
     s.reassembled = <uint8_t *> malloc(NS_REASSEMBLED_MAX + 1)
     s.scratch = <uint8_t *> malloc(
         <size_t> NS_BATCH_MAX * (limits.headroom_bytes + NS_SCRATCH_BYTES))
     if s.tcp == NULL or s.syn == NULL or s.time_wait == NULL or s.udp == NULL or \
-            s.reassembly == NULL or s.reassembled == NULL or s.scratch == NULL or \
+            s.udp_peer == NULL or s.reassembly == NULL or s.reassembled == NULL or s.scratch == NULL or \
             slab_create(&s.slab, limits.slab_bytes, block_bytes) < 0 or \
             s.slab.blocks < LEAST_BLOCKS or \
             wheel_create(&s.wheel, limits.tcp_flows + limits.syn_requests + limits.udp_flows,
@@ -159,7 +161,9 @@ cdef netstack *ns_create(const ns_limits *limits, const ns_host *host,
     s.tcp_age.oldest = s.tcp_age.newest = NS_NIL
     s.syn_age.oldest = s.syn_age.newest = NS_NIL
     s.time_wait_age.oldest = s.time_wait_age.newest = NS_NIL
-    s.udp_age.oldest = s.udp_age.newest = NS_NIL
+    s.udp_peer_free = NS_NIL
+    for flows in range(NS_UDP_BUCKETS):
+        s.udp_bucket[flows] = NS_NIL
     s.answer_head = s.answer_tail = s.spent_head = NS_NIL
     s.reserved_head = s.reserved_handle = NS_NIL
     for flows in range(limits.reassemblies):
@@ -195,6 +199,7 @@ cdef void ns_destroy(netstack *s) noexcept nogil:
     free(s.syn)
     free(s.time_wait)
     free(s.udp)
+    free(s.udp_peer)
     free(s.reassembly)
     free(s.reassembled)
     free(s.scratch)

@@ -32,6 +32,7 @@ from cext.netstack.stack cimport (
 from cext.netstack.tcp_receive cimport receive_check
 from cext.netstack.tcp_scoreboard cimport scoreboard_check
 from cext.netstack.tcp_state cimport tcp_pipe, tcp_rto_ms
+from cext.netstack.udp cimport udp_check
 from cext.wire.tcp cimport seq_gt
 
 
@@ -577,8 +578,10 @@ cdef class Stack:
 cdef int stack_check(netstack *s) noexcept nogil:
     cdef uint32_t i, blocks = 0
     cdef tcp_flow *t
-    cdef int broken
+    cdef int broken = udp_check(s)
 
+    if broken:
+        return broken
     if s.statistics.bad_transitions:
         return 100
     for i in range(s.tcp_pool.fresh):

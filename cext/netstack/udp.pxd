@@ -19,3 +19,5 @@ cdef udp_flow *udp_open(netstack *s, const flow_tuple *tuple, uint32_t protocol,
 cdef void udp_free(netstack *s, udp_flow *u) noexcept nogil
 cdef int udp_send(netstack *s, udp_flow *u, const ns_datagram *d) noexcept nogil
 cdef uint32_t udp_handle(const netstack *s, const udp_flow *u) noexcept nogil
+# 0, or the number of an invariant that does not hold.
+cdef int udp_check(netstack *s) noexcept nogil

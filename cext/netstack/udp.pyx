@@ -7,8 +7,12 @@ A flow is made by the first datagram from the tunnel that a listener or
 host.admit() lets in (NS_EVENT_OPENED), or by ns_open_datagram(). Datagrams go
 to host.datagram() at once; nothing is queued. Silence in both directions for
 idle_s ends it: NS_EVENT_CLOSED, and the slot is free again once the consumer
-has called ns_close(). So that there is a free slot when one is wanted, the
-flow idle longest is told to end as soon as fewer than a 64th are left.
+has called ns_close().
+
+So that there is a free slot when one is wanted, a flow is told to end as soon as fewer
+than a 64th are left: that which was idle longest of the peer that has most of them. Who
+opens one has that done to himself unless another has at least two more, so no peer ends
+flows of one that has as few as he has: neither fills the table nor sweeps the others out.
 
 Endpoint-independent mapping (RFC 4787) is the consumer's: it may use one host
 socket for all flows of one tunnel address and port.
@@ -30,8 +34,8 @@ from cext.netstack.ip cimport ip_addresses, ip_is_ours, ip_pseudo, ip_send
 from cext.netstack.layout cimport (
     FLOW_GENERATION_MASK, FLOW_UDP, NS_DIAL, NS_EVENT_CLOSED, NS_EVENT_OPENED, NS_FULL, NS_INVALID,
     NS_NIL, NS_OK, NS_REASSEMBLED_MAX, NS_REFUSE_PORT, NS_REFUSE_PROHIBITED, NS_REFUSE_SILENT,
-    NS_REJECT, flow_handle, flow_ref, flow_tuple, icmp_error, netstack, ns_datagram, ns_listener,
-    ref_index, udp_flow,
+    NS_REJECT, NS_UDP_BUCKETS, flow_handle, flow_ref, flow_tuple, icmp_error, netstack,
+    ns_datagram, ns_listener, ref_index, udp_flow, udp_peer,
 )
 from cext.netstack.wheel cimport wheel_arm, wheel_cancel
 from cext.wire.checksum cimport checksum_add, checksum_store_udp, checksum_valid
@@ -65,10 +69,110 @@ cdef inline uint32_t timer_of(const netstack *s, const udp_flow *u) noexcept nog
     return s.limits.tcp_flows + s.limits.syn_requests + udp_index(s, u)
 
 
+# -- whose they are --
+cdef inline uint32_t *bucket_of(netstack *s, uint32_t peer) noexcept nogil:
+    return &s.udp_bucket[(peer ^ peer >> 6 ^ peer >> 12) % NS_UDP_BUCKETS]
+
+
+cdef udp_peer *owner_find(netstack *s, uint32_t peer) noexcept nogil:
+    """NULL for who has no flow."""
+    cdef uint32_t at = bucket_of(s, peer)[0]
+
+    while at != NS_NIL:
+        if s.udp_peer[at].peer == peer:
+            return &s.udp_peer[at]
+        at = s.udp_peer[at].next
+    return NULL
+
+
+cdef udp_peer *owner_make(netstack *s, uint32_t peer) noexcept nogil:
+    cdef uint32_t *bucket = bucket_of(s, peer)
+    cdef uint32_t at = s.udp_peer_free
+    cdef udp_peer *owner
+
+    if at != NS_NIL:
+        s.udp_peer_free = s.udp_peer[at].next
+    else:
+        at = s.udp_peer_fresh
+        s.udp_peer_fresh += 1
+    owner = &s.udp_peer[at]
+    owner.peer = peer
+    owner.count = 0
+    owner.age.oldest = owner.age.newest = NS_NIL
+    owner.next = bucket[0]
+    bucket[0] = at
+    return owner
+
+
+cdef void owner_forget(netstack *s, udp_peer *owner) noexcept nogil:
+    cdef uint32_t index = <uint32_t> (owner - s.udp_peer)
+    cdef uint32_t *at = bucket_of(s, owner.peer)
+
+    while at[0] != index:
+        at = &s.udp_peer[at[0]].next
+    at[0] = owner.next
+    owner.next = s.udp_peer_free
+    s.udp_peer_free = index
+
+
+cdef void own(netstack *s, udp_flow *u) noexcept nogil:
+    cdef udp_peer *owner = owner_find(s, u.peer)
+
+    if owner == NULL:
+        owner = owner_make(s, u.peer)
+    owner.count += 1
+    s.udp_live += 1
+    age_append(s, &owner.age, FLOW_UDP, udp_index(s, u))
+
+
+cdef void disown(netstack *s, udp_flow *u) noexcept nogil:
+    cdef udp_peer *owner = owner_find(s, u.peer)
+
+    age_remove(s, &owner.age, FLOW_UDP, udp_index(s, u))
+    s.udp_live -= 1
+    owner.count -= 1
+    if owner.count == 0:
+        owner_forget(s, owner)
+
+
+cdef inline uint32_t idle_ms(const netstack *s, const udp_peer *owner) noexcept nogil:
+    return s.now_ms - s.udp[owner.age.oldest].last_ms
+
+
+cdef udp_peer *owner_largest(netstack *s) noexcept nogil:
+    """Of those that have as many, who was idle longer."""
+    cdef udp_peer *largest = NULL
+    cdef udp_peer *owner
+    cdef uint32_t i
+
+    for i in range(s.udp_peer_fresh):
+        owner = &s.udp_peer[i]
+        if owner.count and (largest == NULL or owner.count > largest.count or (
+                owner.count == largest.count and idle_ms(s, owner) > idle_ms(s, largest))):
+            largest = owner
+    return largest
+
+
+cdef void make_room(netstack *s, uint32_t peer) noexcept nogil:
+    cdef udp_peer *owner
+    cdef udp_peer *largest
+
+    if s.udp_pool.count - s.udp_pool.used >= s.udp_pool.count // 64 + 1:
+        return
+    owner = owner_find(s, peer)
+    largest = owner_largest(s)
+    if largest != NULL and largest.count > (owner.count if owner != NULL else 0) + 1:
+        owner = largest
+    if owner != NULL:
+        s.statistics.evicted += 1
+        end_flow(s, &s.udp[owner.age.oldest])
+
+
+# -- life --
 cdef void end_flow(netstack *s, udp_flow *u) noexcept nogil:
     """Nothing passes any more; the consumer gives the slot back."""
     flow_remove(s, &u.tuple, u.protocol, flow_ref(FLOW_UDP, udp_index(s, u)))
-    age_remove(s, &s.udp_age, FLOW_UDP, udp_index(s, u))
+    disown(s, u)
     wheel_cancel(&s.wheel, timer_of(s, u))
     u.taken = ENDED
     udp_event(s, u, NS_EVENT_CLOSED)
@@ -76,26 +180,13 @@ cdef void end_flow(netstack *s, udp_flow *u) noexcept nogil:
 
 cdef void touch(netstack *s, udp_flow *u) noexcept nogil:
     """The flow is in use; the list by age is kept to about a second."""
+    cdef udp_peer *owner
+
     if s.now_ms - u.last_ms >= 1000:
         u.last_ms = s.now_ms
-        age_remove(s, &s.udp_age, FLOW_UDP, udp_index(s, u))
-        age_append(s, &s.udp_age, FLOW_UDP, udp_index(s, u))
-
-
-cdef uint32_t first_to_go(const netstack *s, uint32_t peer) noexcept nogil:
-    """Who makes room for one more flow of `peer`: the longest idle one of its own once it
-    has a third of the table, so that nobody sweeps the others out of it; else of all."""
-    cdef uint32_t index = s.udp_age.oldest, own = NS_NIL, n = 0
-
-    while index != NS_NIL:
-        if s.udp[index].peer == peer:
-            if own == NS_NIL:
-                own = index
-            n += 1
-            if n >= s.udp_pool.count // 3:
-                return own
-        index = s.udp[index].newer
-    return s.udp_age.oldest
+        owner = owner_find(s, u.peer)
+        age_remove(s, &owner.age, FLOW_UDP, udp_index(s, u))
+        age_append(s, &owner.age, FLOW_UDP, udp_index(s, u))
 
 
 cdef udp_flow *udp_open(netstack *s, const flow_tuple *tuple, uint32_t protocol, uint32_t peer,
@@ -105,10 +196,7 @@ cdef udp_flow *udp_open(netstack *s, const flow_tuple *tuple, uint32_t protocol,
     cdef uint8_t queued
     cdef udp_flow *u
 
-    if s.udp_pool.count - s.udp_pool.used < s.udp_pool.count // 64 + 1 and \
-            s.udp_age.oldest != NS_NIL:
-        s.statistics.evicted += 1
-        end_flow(s, &s.udp[first_to_go(s, peer)])
+    make_room(s, peer)
     if index == NS_NIL:
         drop(&s.drops, DROP_NS_FLOW_TABLE_FULL)
         return NULL
@@ -129,7 +217,7 @@ cdef udp_flow *udp_open(netstack *s, const flow_tuple *tuple, uint32_t protocol,
     else:
         u.idle_s = <uint16_t> s.limits.udp_idle_s
     flow_insert(s, &u.tuple, protocol, flow_ref(FLOW_UDP, index))
-    age_append(s, &s.udp_age, FLOW_UDP, index)
+    own(s, u)
     wheel_arm(&s.wheel, timer_of(s, u), s.now_ms64 + <uint64_t> u.idle_s * 1000)
     s.statistics.opened += 1
     return u
@@ -317,3 +405,29 @@ cdef int udp_send(netstack *s, udp_flow *u, const ns_datagram *d) noexcept nogil
     sent = ip_send(s, u.tuple.local, u.tuple.remote, IP_PROTOCOL_UDP, head, d.data, d.len, d.ttl,
                    udp_handle(s, u), u.peer)
     return NS_OK if sent else NS_FULL
+
+
+# -- checking --
+cdef int udp_check(netstack *s) noexcept nogil:
+    cdef uint32_t i, at, index, before, flows, live = 0
+    cdef udp_peer *owner
+
+    for i in range(NS_UDP_BUCKETS):
+        at = s.udp_bucket[i]
+        while at != NS_NIL:
+            owner = &s.udp_peer[at]
+            flows = 0
+            before = NS_NIL
+            index = owner.age.oldest
+            while index != NS_NIL:
+                if s.udp[index].peer != owner.peer or s.udp[index].older != before or \
+                        s.udp[index].taken == ENDED or s.udp[index].taken == FREE:
+                    return 30
+                before = index
+                index = s.udp[index].newer
+                flows += 1
+            if flows == 0 or flows != owner.count or before != owner.age.newest:
+                return 31
+            live += flows
+            at = owner.next
+    return 0 if live == s.udp_live and live <= s.udp_pool.used else 32

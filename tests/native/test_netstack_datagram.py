@@ -133,6 +133,98 @@ def test_udp_table_makes_room_in_time() -> None:
     assert stack.usage()["udp"] <= 64
 
 
+def closed_flows(stack: Stack) -> list[int]:
+    """Close what the stack says is over; their handles."""
+    ended = [handle for handle, raised, _, _ in stack.events() if raised & testing.EVENT_CLOSED]
+    for handle in ended:
+        stack.close(handle)
+    return ended
+
+
+def test_no_peer_ends_the_udp_flows_of_another_nor_fills_the_table() -> None:
+    stack = stack_of(udp_flows=64)
+
+    def first_datagrams(peer: int, count: int) -> int:
+        """Each for a flow of its own; how many were let in."""
+        before = len(stack.datagrams)
+        for port in range(count):
+            source = (f"10.0.{peer}.9", 1000 + port)
+            stack.input(segments.udp_packet(source, WORLD, b"x"), peer=peer)
+            closed_flows(stack)
+        return len(stack.datagrams) - before
+
+    kept = [stack.open_datagram((THEM[0], 5000 + n)) for n in range(5)]
+    assert first_datagrams(1, 500) == 500
+    # Whoever comes later finds a place, however many came before and how much they want.
+    for peer in (2, 3):
+        assert first_datagrams(peer, 500) == 500
+    assert stack.statistics()["evicted"] > 1400
+    assert all(stack.send_datagram(handle, b"still here") == 0 for handle in kept)
+    assert stack.check() == 0
+    assert stack.usage()["udp"] <= 64
+
+
+@given(
+    flows=st.sampled_from([1, 2, 7, 40]),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["new", "new", "new", "use", "close", "wait"]),
+            st.sampled_from([1, 2, 3, 65, 4097]),  # three of one bucket
+            st.integers(0, 40),
+        ),
+        max_size=300,
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_udp_flows_end_as_in_a_naive_model(flows: int, steps: list[tuple[str, int, int]]) -> None:
+    """The model: for each peer the ports of its flows, that which was idle longest first."""
+    stack, now_ns = stack_of(udp_flows=flows, udp_idle_s=60_000), 10**15
+    model: dict[int, list[int]] = {}
+    handles: dict[tuple[int, int], int] = {}
+    used: dict[tuple[int, ...], int] = {}
+    for number, (what, peer, which) in enumerate(steps):
+        now_ns += 1_000_000_000
+        stack.poll(now_ns)
+        assert closed_flows(stack) == []
+        own = model.setdefault(peer, [])
+        if what == "new":
+            port = 1000 + number
+            free = flows - sum(map(len, model.values()))
+            expected = []
+            if free <= 1:
+                # Most flows; among equals, whose oldest was used before the others'.
+                most = max(model, key=lambda p: (len(model[p]), -used.get((p, *model[p][:1]), 0)))
+                victim = most if len(model[most]) > len(own) + 1 else peer
+                if model[victim]:
+                    expected = [handles.pop((victim, model[victim].pop(0)))]
+            packet = segments.udp_packet((f"10.0.{peer % 256}.9", port), WORLD, b"x")
+            stack.input(packet, now_ns=now_ns, peer=peer)
+            events = stack.events()
+            opened = [h for h, raised, _, _ in events if raised & testing.EVENT_OPENED]
+            assert [h for h, raised, _, _ in events if raised & testing.EVENT_CLOSED] == expected
+            if free:
+                own.append(port)
+                handles[peer, port] = opened[0]
+                used[peer, port] = number
+            else:
+                assert opened == []  # one ended, whose slot is free the next time
+            for handle in expected:
+                assert stack.close(handle) == 0
+        elif own and what == "use":
+            port = own.pop(which % len(own))
+            own.append(port)
+            used[peer, port] = number
+            packet = segments.udp_packet((f"10.0.{peer % 256}.9", port), WORLD, b"y")
+            stack.input(packet, now_ns=now_ns, peer=peer)
+        elif own and what == "close":
+            port = own.pop(which % len(own))
+            assert stack.close(handles.pop((peer, port))) == 0
+        assert stack.check() == 0
+        for (holder, port), handle in handles.items():
+            assert stack.tuple(handle) == (*WORLD, f"10.0.{holder % 256}.9", port)
+        assert stack.usage()["udp"] == sum(map(len, model.values()))
+
+
 @pytest.mark.parametrize(
     ("verdict", "to", "answer"),
     [
