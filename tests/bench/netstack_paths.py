@@ -23,18 +23,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from tests.bench import netstack_peers as stacks
 from tests.bench import report
 from tests.bench.report import ROOT, Rounds
 from tests.support import peers
-from tests.support.impairment import Path
 from tests.support.netns import Namespace, pair
+from tests.support.packet_path import Path
 
 SERVER = "10.9.0.2"
 LINUX, USERSPACE = "10.9.0.1", "10.9.0.3"
 ENDS = ("linux", "ours")
+# 100 Mbit/s with a queue of 100 ms; who is late lets four full packets pass.
+RATE_BYTES_S, QUEUE_S, LATE_MS = 12.5e6, 0.1, 0.475
 # Beyond a round trip: what a queue and the programs hold must not meet the next path.
 SETTLE_S = 0.25
 ROUND_SEED = 1000
@@ -45,13 +47,27 @@ class Row:
     """One path and the range of ours/Linux that is the goal for it."""
 
     name: str
-    path: Path
+    rtt_ms: float
+    seed: int
     at_least: float
     at_most: float = float("inf")
     streams: int = 1
     seconds: float = 2.5
     # Streams up and down at once: where they are far from filling it, neither notices.
     both_ways: bool = False
+    loss: float = 0.0
+    swapped: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        return Path(
+            delay_ms=self.rtt_ms / 2,
+            loss=self.loss,
+            reorder=self.swapped,
+            late_ms=LATE_MS,
+            rate_bytes_s=RATE_BYTES_S,
+            queue_bytes=int(RATE_BYTES_S * QUEUE_S),
+        )
 
 
 SECONDS = {20: 2.0, 50: 2.5, 200: 5.0}  # of a stream, by the round trip in ms
@@ -60,16 +76,18 @@ ROWS = (
     *(
         Row(
             f"{rtt_ms} ms, {f'{loss:.1%} lost' if loss else 'clean'}",
-            Path(seed=rtt_ms, rtt_ms=rtt_ms, loss=loss),
+            rtt_ms,
+            rtt_ms,
             *((0.85, 1.3) if loss else (0.9, float("inf"))),
             STREAMS.get(loss, {}).get(rtt_ms, 1),
             SECONDS[rtt_ms],
             loss == 0.01,
+            loss,
         )
         for rtt_ms in (20, 50, 200)
         for loss in (0.0, 0.001, 0.01)
     ),
-    Row("50 ms, 1.0% swapped", Path(seed=7, rtt_ms=50, swapped=0.01), 0.9),
+    Row("50 ms, 1.0% swapped", 50, 7, 0.9, swapped=0.01),
 )
 
 
@@ -80,8 +98,8 @@ class Relay:
     process: subprocess.Popen[str]
     ports: Sequence[int]
 
-    def become(self, path: Path) -> None:
-        self._ask([asdict(path)] * 2)
+    def become(self, path: Path, seed: int) -> None:
+        self._ask([[seed, asdict(path)]] * 2)
 
     def _ask(self, what: object) -> object:
         assert self.process.stdin
@@ -95,7 +113,7 @@ class Relay:
 @contextmanager
 def relay(space: Namespace, far: str) -> Iterator[Relay]:
     process = subprocess.Popen(
-        space.command(sys.executable, "-m", "tests.support.impairment", far, "51820"),
+        space.command(sys.executable, "-m", "tests.support.packet_path", far, "51820"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -103,7 +121,7 @@ def relay(space: Namespace, far: str) -> Iterator[Relay]:
     )
     try:
         found = Relay(process, ())
-        ports = found._ask([asdict(Path())] * 2)
+        ports = found._ask([[1, asdict(Path())]] * 2)
         assert isinstance(ports, list)
         found.ports = ports
         yield found
@@ -187,11 +205,11 @@ def measure(rounds: int, rows: Sequence[Row] = ROWS) -> Rounds:
     with laboratory() as (left, servers, path):
         for number, row in itertools.product(range(rounds), rows):
             # Not the losses of the round before.
-            path.become(replace(row.path, seed=row.path.seed + ROUND_SEED * number))
+            path.become(row.path, row.seed + ROUND_SEED * number)
             found: dict[str, float] = {}
             for kinds in (("up", "down"),) if row.both_ways else (("up",), ("down",)):
                 found |= measure_once(left, servers, row, kinds)
-                time.sleep(SETTLE_S + 2 * row.path.rtt_ms / 1000)
+                time.sleep(SETTLE_S + 2 * row.rtt_ms / 1000)
             for key, value in found.items():
                 result[row.name].setdefault(key, []).append(value)
             shown = "  ".join(f"{key}={value:.1f}" for key, value in found.items())
@@ -219,7 +237,7 @@ def table(found: Rounds, rows: Sequence[Row] = ROWS) -> list[str]:
             word = "reached" if is_reached else "NOT reached"
             if ratio > row.at_most:
                 word = "above the range"
-            goal = f"{row.at_least}" + (f" to {row.at_most}" if row.path.loss else " at least")
+            goal = f"{row.at_least}" + (f" to {row.at_most}" if row.loss else " at least")
             verdicts.append(f"{word}: {row.name}, {role}: {ratio:.2f} of Linux CUBIC ({goal})")
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, "", *verdicts]

@@ -45,13 +45,18 @@ def pattern(size: int) -> bytes:
     return (bytes(period) * (size // 65521 + 1))[:size]
 
 
-def open_device() -> int:
+def open_device(initcwnd: int) -> int:
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"ns0", IFF_TUN_NO_PI))
     for command in (
         f"addr add {LINUX[4]}/24 dev ns0",
         f"addr add {LINUX[6]}/64 dev ns0 nodad",
         "link set ns0 mtu 1420 up",
+        *(
+            f"{route} dev ns0 initcwnd {initcwnd}"
+            for route in ("route replace 10.77.0.0/24", "-6 route replace fd77::/64 metric 256")
+            if initcwnd
+        ),
     ):
         subprocess.run(["ip", *command.split()], check=True)
     return fd
@@ -62,7 +67,8 @@ class Options:
     """What happens. `listener` is "netstack" or "linux".
 
     `pause_s` is how long Linux waits before it reads, `hold_s` how long before it closes
-    its half; `streams` are open at once, of `total`.
+    its half; `streams` are open at once, of `total`; Linux begins with `initcwnd` segments
+    (0: as many as it likes).
     """
 
     listener: str = "netstack"
@@ -72,6 +78,7 @@ class Options:
     total: int = 0
     pause_s: float = 0.0
     hold_s: float = 0.0
+    initcwnd: int = 0
     urgent: bool = False
     seed: int = 1
     timeout_s: float = 60
@@ -196,7 +203,7 @@ def main(options: Options) -> None:
         ram_bytes=1 << 28, seed=time.monotonic_ns(), time_wait_ms=3000,
     )  # fmt: skip
     stack.app_set(server_bytes=options.size)
-    fd = open_device()
+    fd = open_device(options.initcwnd)
     if options.listener == "netstack":
         stack.listen(PORT, space=1 << 20)
     pump = Pump(stack, fd, options)

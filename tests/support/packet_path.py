@@ -6,13 +6,31 @@ failed can be had again. Time is an argument.
     put() -> lost | queued behind what the rate lets through -> delayed -> take()
                   + late: overtaken by those behind it
                   + twice
+
+python -m tests.support.packet_path FAR_HOST FAR_PORT < JSON
+
+relays UDP datagrams over such paths. The first line of standard input is a list of
+[seed, object with the fields of Path]. Each path gets a port: datagrams to it go on to
+FAR, the answers back to whom they came from, with the same impairments each way. Prints
+the list of ports. Each further line has such a list again, which replaces what the paths
+do; the answer is what every direction has passed, lost and found no room for since the
+last.
 """
 
 from __future__ import annotations
 
 import heapq
+import json
 import random
+import select
+import socket
+import sys
+import time
 from dataclasses import dataclass
+
+SO_RCVBUFFORCE = 33
+BUFFER_BYTES = 8 << 20
+BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +50,21 @@ class Impairment:
     """Packets on their way over a Path."""
 
     def __init__(self, path: Path, seed: int) -> None:
-        self.path = path
-        self.lost = self.late = self.doubled = self.overflown = 0
-        self._random = random.Random(seed)
         self._heap: list[tuple[int, int, bytes]] = []
         self._count = 0
         self._free_ns = 0
+        self._begin(path, seed)
+
+    def _begin(self, path: Path, seed: int) -> None:
+        self.path = path
+        self.passed = self.lost = self.late = self.doubled = self.overflown = 0
+        self._random = random.Random(seed)
+
+    def become(self, path: Path, seed: int) -> tuple[int, int, int]:
+        """Change what happens to packets from now on; (passed, lost, overflown) up to now."""
+        counted = self.passed, self.lost, self.overflown
+        self._begin(path, seed)
+        return counted
 
     def put(self, packet: bytes, now_ns: int) -> None:
         """Take a packet in."""
@@ -72,8 +99,88 @@ class Impairment:
         arrived = []
         while self._heap and self._heap[0][0] <= now_ns:
             arrived.append(heapq.heappop(self._heap)[2])
+        self.passed += len(arrived)
         return arrived
 
     def next_at(self) -> int | None:
         """Return when the next one arrives; None when nothing is on its way."""
         return self._heap[0][0] if self._heap else None
+
+
+class Way:
+    """One direction of a relayed path: from one socket to whom the other one talks to."""
+
+    def __init__(self, source: socket.socket, out: socket.socket, path: Path, seed: int) -> None:
+        self.source, self.out = source, out
+        self.impairment = Impairment(path, seed)
+        self.to: tuple[str, int] | None = None
+
+    def receive(self) -> tuple[str, int] | None:
+        """Take a batch in; return who sent it."""
+        sender = None
+        for _ in range(BATCH):
+            try:
+                data, sender = self.source.recvfrom(65536)
+            except BlockingIOError:
+                break
+            self.impairment.put(data, time.monotonic_ns())
+        return sender
+
+    def send(self, now_ns: int) -> None:
+        for data in self.impairment.take(now_ns):
+            if self.to:
+                self.out.sendto(data, self.to)
+
+
+def bound() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+    made.bind(("0.0.0.0", 0))
+    made.setblocking(False)
+    return made
+
+
+def read_paths() -> list[tuple[int, Path]] | None:
+    line = sys.stdin.readline()
+    return [(seed, Path(**fields)) for seed, fields in json.loads(line)] if line else None
+
+
+def relay(paths: list[tuple[int, Path]], far: tuple[str, int]) -> None:
+    """Relay until standard input ends."""
+    pairs: list[tuple[Way, Way]] = []
+    for seed, path in paths:
+        near_side, far_side = bound(), bound()
+        there = Way(near_side, far_side, path, seed)
+        back = Way(far_side, near_side, path, seed + 1)
+        there.to = far
+        pairs.append((there, back))
+    by_fd = {way.source.fileno(): (way, other) for two in pairs for way, other in (two, two[::-1])}
+    print(json.dumps([there.source.getsockname()[1] for there, _ in pairs]), flush=True)
+    while True:
+        due = [at for way, _ in by_fd.values() if (at := way.impairment.next_at()) is not None]
+        wait = max(0, min(due) - time.monotonic_ns()) / 1e9 if due else None
+        ready, _, _ = select.select([*by_fd, sys.stdin.fileno()], [], [], wait)
+        for fd in ready:
+            if fd != sys.stdin.fileno():
+                way, other = by_fd[fd]
+                sender = way.receive()
+                if way.to == far and sender:
+                    other.to = sender
+                continue
+            changed = read_paths()
+            if changed is None:
+                return
+            counted = [
+                [way.impairment.become(path, seed + i) for i, way in enumerate(two)]
+                for (seed, path), two in zip(changed, pairs, strict=True)
+            ]
+            print(json.dumps(counted), flush=True)
+        now_ns = time.monotonic_ns()
+        for way, _ in by_fd.values():
+            way.send(now_ns)
+
+
+if __name__ == "__main__":
+    first = read_paths()
+    if first is not None:
+        relay(first, (sys.argv[1], int(sys.argv[2])))
