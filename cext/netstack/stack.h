@@ -61,7 +61,7 @@ enum {
 	NS_ADDRESSES_MAX = 16,
 	NS_LISTENERS_MAX = 64,
 	NS_REASSEMBLED_MAX = 65535,
-	NS_PARTS_MAX = 64,		/* segments of one tcp_parts() */
+	NS_PARTS_MAX = 256,		/* segments of one tcp_parts(): a batch of the tunnel's */
 	NS_UDP_BUCKETS = 64,		/* of peers that have UDP flows */
 };
 

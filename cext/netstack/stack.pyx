@@ -147,7 +147,8 @@ cdef netstack *ns_create(const ns_limits *limits, const ns_host *host,
     s.scratch = <uint8_t *> malloc(
         <size_t> NS_BATCH_MAX * (limits.headroom_bytes + NS_SCRATCH_BYTES))
     if s.tcp == NULL or s.syn == NULL or s.time_wait == NULL or s.udp == NULL or \
-            s.udp_peer == NULL or s.reassembly == NULL or s.reassembled == NULL or s.scratch == NULL or \
+            s.udp_peer == NULL or s.reassembly == NULL or s.reassembled == NULL or \
+            s.scratch == NULL or \
             slab_create(&s.slab, limits.slab_bytes, block_bytes) < 0 or \
             s.slab.blocks < LEAST_BLOCKS or \
             wheel_create(&s.wheel, limits.tcp_flows + limits.syn_requests + limits.udp_flows,

@@ -7,7 +7,8 @@ Theory of operation
                  or, with host.tcp_parts(), held until another flow, anything but
                  plain data of this one, or the end of the batch: one call for many.
                  rcv_nxt runs ahead of the consumer meanwhile; no ACK is built
-                 before it was asked, so what finds no room is taken back
+                 before it was asked, so what finds no room is taken back. What a
+                 filled hole sets free, and what was parked, goes the same way
     too early -> a block of the out-of-order queue, trimmed to what is missing there
     too late  -> dropped, reported as a duplicate
 
@@ -38,7 +39,7 @@ from cext.netstack.layout cimport (
     BLOCK_FIN, NS_EVENT_CLOSED, NS_EVENT_PEER_CLOSED, NS_EVENT_READABLE, NS_NIL, NS_PARTS_MAX,
     SLAB_RECEIVE,
     TCP_CLOSED, TCP_ESTABLISHED, TF_ACK_DELAYED, TF_ACK_NOW, TF_BLOCKED, TF_DSACK, TF_EXPECT_WINDOW,
-    TF_FIN_RECEIVED, TF_GIVING, TF_SACK, block, block_data, netstack, slab_block, tcp_flow,
+    TF_FIN_RECEIVED, TF_GIVING, TF_SACK, block, block_data, netstack, ns_part, slab_block, tcp_flow,
 )
 from cext.netstack.slab cimport slab_put, slab_take
 from cext.netstack.tcp_state cimport tcp_arm, tcp_handle
@@ -53,6 +54,7 @@ cdef extern from "base/drops.h" nogil:
 
 cdef enum:
     SACK_RANGES = 3
+    CHAIN = 64  # blocks offered at once
     DUPLICATE = 3  # place in sack[] of the range to report with TF_DSACK
 
 
@@ -205,6 +207,49 @@ cdef uint32_t offer(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t leng
     return taken
 
 
+cdef uint32_t offer_parts(netstack *s, tcp_flow *t, const ns_part *parts,
+                          uint32_t n) noexcept nogil:
+    """The same for several at once."""
+    cdef uint32_t i, total = 0, taken
+
+    for i in range(n):
+        total += parts[i].len
+    t.flags |= TF_GIVING
+    taken = s.host.tcp_parts(s.host.context, tcp_handle(s, t), t.user, parts, n)
+    t.flags &= ~<uint32_t> TF_GIVING
+    if taken > total:
+        taken = total
+    t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    taken_by_consumer(s, t, taken)
+    return taken
+
+
+cdef uint32_t offer_chain(netstack *s, tcp_flow *t, uint32_t at, uint32_t skip,
+                          bint in_order) noexcept nogil:
+    """Offer the blocks from `at` on, without its first `skip` bytes; how many bytes were
+    taken. `in_order`: only as far as no byte is missing between them, nor a FIN."""
+    cdef ns_part parts[CHAIN]
+    cdef uint32_t n = 0, seq
+    cdef uint32_t most = CHAIN if s.host.tcp_parts != NULL else 1
+    cdef block *b = slab_block(&s.slab, at)
+
+    seq = b.seq + skip
+    while n < most:
+        parts[n].data = block_data(b) + skip
+        parts[n].len = b.len - skip
+        n += 1
+        seq += b.len - skip
+        if b.next == NS_NIL or (in_order and b.flags & BLOCK_FIN):
+            break
+        b = slab_block(&s.slab, b.next)
+        if in_order and (b.seq != seq or b.len == 0):
+            break
+        skip = 0
+    if n == 1:
+        return offer(s, t, parts[0].data, parts[0].len)
+    return offer_parts(s, t, parts, n)
+
+
 cdef uint32_t give(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
     """Bytes in order; how many are now the consumer's or parked."""
     cdef uint32_t taken = 0
@@ -241,13 +286,7 @@ cdef void receive_flush(netstack *s) noexcept nogil:
     t = &s.tcp[s.parts_flow]
     for i in range(n):
         total += s.part[i].len
-    t.flags |= TF_GIVING
-    taken = s.host.tcp_parts(s.host.context, tcp_handle(s, t), t.user, s.part, n)
-    t.flags &= ~<uint32_t> TF_GIVING
-    if taken > total:
-        taken = total
-    t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
-    taken_by_consumer(s, t, taken)
+    taken = offer_parts(s, t, s.part, n)
     total -= taken
     for i in range(n):
         if taken >= s.part[i].len:
@@ -350,7 +389,7 @@ cdef bint insert_early(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t *da
 
 cdef bint take_early(netstack *s, tcp_flow *t) noexcept nogil:
     """Give what the out-of-order queue has at rcv_nxt; True when that reached a FIN."""
-    cdef uint32_t index, skip, taken
+    cdef uint32_t index, skip, taken, left, ahead = 0
     cdef block *b
     cdef bint fin
 
@@ -361,9 +400,15 @@ cdef bint take_early(netstack *s, tcp_flow *t) noexcept nogil:
             return False
         skip = t.rcv_nxt - b.seq
         if skip < b.len:
-            taken = give(s, t, block_data(b) + skip, b.len - skip)
+            left = b.len - skip
+            if ahead == 0 and t.parked == 0:
+                ahead = offer_chain(s, t, index, skip, True)
+            taken = left if left < ahead else ahead
+            ahead -= taken
+            if taken < left:
+                taken += park(s, t, block_data(b) + skip + taken, left - taken)
             t.rcv_nxt += taken
-            if taken < b.len - skip:
+            if taken < left:
                 return False
         fin = b.flags & BLOCK_FIN != 0 and t.rcv_nxt == b.seq + b.len
         t.ooo_head = b.next
@@ -464,27 +509,31 @@ cdef void window_update(netstack *s, tcp_flow *t) noexcept nogil:
 
 
 cdef void receive_resume(netstack *s, tcp_flow *t) noexcept nogil:
-    cdef uint32_t index, taken
+    cdef uint32_t index, taken, n
     cdef block *b
 
     if t.flags & TF_GIVING:
         return
     while t.parked_head != NS_NIL and t.rcv_space:
-        index = t.parked_head
-        b = slab_block(&s.slab, index)
-        taken = offer(s, t, block_data(b), b.len)
+        taken = offer_chain(s, t, t.parked_head, 0, False)
         if taken == 0:
             break
         t.parked -= taken
-        b.offset += <uint16_t> taken
-        b.len -= <uint16_t> taken
-        if b.len:
-            break
-        t.parked_head = b.next
-        if t.parked_head == NS_NIL:
-            t.parked_tail = NS_NIL
-        t.rx_blocks -= 1
-        slab_put(&s.slab, index)
+        while taken:
+            index = t.parked_head
+            b = slab_block(&s.slab, index)
+            n = taken if taken < b.len else b.len
+            b.offset += <uint16_t> n
+            b.len -= <uint16_t> n
+            taken -= n
+            if b.len:
+                unblock(s, t)
+                return  # no more for now
+            t.parked_head = b.next
+            if t.parked_head == NS_NIL:
+                t.parked_tail = NS_NIL
+            t.rx_blocks -= 1
+            slab_put(&s.slab, index)
     unblock(s, t)
 
 

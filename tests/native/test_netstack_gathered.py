@@ -41,10 +41,12 @@ def in_order(peer: Peer, sizes: list[int], flags: int = ACK) -> tuple[list[bytes
     return made, data
 
 
-@pytest.mark.parametrize(("count", "calls"), [(1, 1), (2, 1), (64, 1), (65, 2), (128, 2), (129, 3)])
+@pytest.mark.parametrize(
+    ("count", "calls"), [(1, 1), (2, 1), (256, 1), (257, 2), (512, 2), (513, 3)]
+)
 def test_a_batch_in_order_is_given_at_once(count: int, calls: int) -> None:
     peer = connected()
-    packets, data = in_order(peer, [500] * count, ACK | PSH)
+    packets, data = in_order(peer, [100] * count, ACK | PSH)
     peer.stack.input_batch(packets)
     assert received(peer) == data
     assert peer.stack.parts_given() == calls
@@ -72,6 +74,66 @@ def test_what_the_consumer_leaves_is_parked_and_acknowledged() -> None:
     assert peer.one().ack == 1 + 4 * MSS
     assert peer.stack.recv(peer.handle) == data[600:]
     assert peer.stack.check() == 0
+
+
+def test_what_a_filled_hole_sets_free_is_given_at_once() -> None:
+    peer = connected()
+    packets, data = in_order(peer, [MSS] * 50)
+    peer.stack.input_batch(packets[1:])
+    peer.receive()
+    assert peer.stack.parts_given() == 0
+    peer.stack.input_batch(packets[:1])
+    assert received(peer) == data
+    assert peer.stack.parts_given() == 1
+    assert peer.receive()[-1].ack == 1 + len(data)
+    assert peer.stack.usage()["blocks"] == 0
+
+
+def test_what_was_parked_goes_on_at_once() -> None:
+    peer = connected()
+    peer.stack.take = lambda handle, length: 0
+    packets, data = in_order(peer, [1300] * 40)
+    peer.stack.input_batch(packets)
+    given = peer.stack.parts_given()
+    peer.stack.take = None
+    peer.stack.set_receive_space(peer.handle, 1 << 20)
+    assert received(peer) == data
+    assert peer.stack.parts_given() == given + 1
+    assert peer.stack.usage()["blocks"] == 0
+
+
+@given(
+    sizes=st.lists(st.integers(1, 1400), min_size=1, max_size=120),
+    first=st.integers(0, 5),
+    takes=st.lists(st.integers(0, 9000), max_size=300),
+    spaces=st.lists(st.integers(0, 20_000), max_size=20),
+    fin=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_consumer_that_takes_as_it_likes_gets_every_byte_once(
+    sizes: list[int], first: int, takes: list[int], spaces: list[int], fin: bool
+) -> None:
+    """Behind a hole, then parked, then on with each word of the consumer's."""
+    peer = connected()
+    packets, data = in_order(peer, sizes)
+    if len(data) > 60_000:
+        return  # more than the window
+    if fin:
+        packets.append(segment(peer, 1 + len(data), b"", FIN | ACK))
+    limits = iter(takes)
+    peer.stack.take = lambda handle, length: next(limits, length)
+    peer.stack.input_batch(packets[first:])
+    peer.receive()
+    peer.stack.input_batch(packets[:first])
+    for space in spaces:
+        peer.stack.set_receive_space(peer.handle, space)
+        assert data.startswith(received(peer))
+        assert peer.stack.check() == 0
+    for _ in range(len(takes) + 1):
+        peer.stack.set_receive_space(peer.handle, 1 << 20)
+    assert received(peer) == data
+    assert peer.stack.usage()["blocks"] == 0
+    assert not fin or peer.stack.events()[-1][1] & testing.EVENT_PEER_CLOSED
 
 
 def test_what_finds_no_room_was_never_received() -> None:
