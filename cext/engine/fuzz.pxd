@@ -7,3 +7,4 @@ from libc.stdint cimport uint8_t
 cdef int fuzz_gso(const uint8_t *data, size_t size) noexcept nogil
 cdef int fuzz_gro(const uint8_t *data, size_t size) noexcept nogil
 cdef int fuzz_body(const uint8_t *data, size_t size) noexcept nogil
+cdef int fuzz_relay(const uint8_t *data, size_t size) noexcept nogil

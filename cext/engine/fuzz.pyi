@@ -1,4 +1,4 @@
-"""Fuzz targets of the engine: cutting super-packets and joining packets to such."""
+"""Fuzz targets of the engine: super-packets cut and joined, relays with sockets."""
 
 def run(name: str, data: bytes) -> int:
     """Run one target; a broken invariant aborts the process. KeyError: no such target."""

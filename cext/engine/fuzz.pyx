@@ -10,6 +10,7 @@
   body  a request's body as it could come from a proxy's client: the first byte says how it
         is framed, the second in which pieces it comes. Pieces do not matter, and a chunked
         body ends where a parser of whole lines says
+  relay two relays, a network between them and applications on sockets: fuzz_relay.pyx
 """
 
 from libc.stddef cimport size_t
@@ -43,6 +44,7 @@ from cext.engine.relay_table cimport (
     body_take,
     relay_body,
 )
+from cext.engine.fuzz_relay cimport run_relay
 from cext.host.tun cimport iovec
 from cext.wire.checksum cimport (
     checksum_add,
@@ -402,6 +404,10 @@ cdef int fuzz_body(const uint8_t *data, size_t size) noexcept nogil:
     return 0
 
 
+cdef int fuzz_relay(const uint8_t *data, size_t size) noexcept nogil:
+    return run_relay(data, size)
+
+
 ctypedef int (*target_fn)(const uint8_t *data, size_t size) noexcept nogil
 
 
@@ -416,6 +422,8 @@ def run(str name, bytes data):
         target = fuzz_gro
     elif name == "body":
         target = fuzz_body
+    elif name == "relay":
+        target = fuzz_relay
     else:
         raise KeyError(name)
     with nogil:

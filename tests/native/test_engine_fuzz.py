@@ -20,9 +20,10 @@ TARGETS = [
     ("engine", "body", engine.run),
     ("wire", "ip", wire.run),
 ]
+RELAY = ("engine", "relay", engine.run)
 
 
-@pytest.mark.parametrize(("room", "name", "run"), TARGETS)
+@pytest.mark.parametrize(("room", "name", "run"), [*TARGETS, RELAY])
 def test_corpus(room: str, name: str, run: Callable[[str, bytes], int]) -> None:
     seeds = sorted((CORPUS / f"{room}_{name}").iterdir())
     assert seeds
@@ -64,6 +65,18 @@ def test_headers_cut_short() -> None:
         raw = b"\0" + b"".join([bytes(header[:2]), *(v.to_bytes(2, "little") for v in header[2:])])
         for end in range(len(packet)):
             assert engine.run("gso", raw + packet[:end]) == 0
+
+
+def test_relays_whatever_happens() -> None:
+    """Steps of which most connect, carry and let time pass, so that streams get somewhere."""
+    rng = random.Random(11)
+    usual = [11, 2, 2, 2, 2, 12, 13, 5, 6, 5, 7, 8, 0, 1, 4, 3, 14, 15, 9]
+    for _ in range(400):
+        steps = bytearray(rng.randbytes(4))
+        for _ in range(rng.randrange(1, 200)):
+            what = rng.choice(usual) if rng.random() < 0.9 else rng.randrange(16)
+            steps += bytes([what | rng.randrange(16) << 4, *rng.randbytes(3)])
+        assert engine.run("relay", bytes(steps)) == 0
 
 
 def test_no_such_target() -> None:
