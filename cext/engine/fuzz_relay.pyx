@@ -19,7 +19,7 @@ Time and randomness are arguments. The loopback delivers within the system call,
 input has the same run each time.
 """
 
-from libc.errno cimport EAGAIN
+from libc.errno cimport EAGAIN, ENOENT
 from libc.stddef cimport size_t
 from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, calloc, free, malloc
@@ -32,8 +32,8 @@ from cext.engine.relay cimport (
     relay_sockets, relay_splice, relay_tcp_data, relay_tcp_parts,
 )
 from cext.engine.relay_table cimport (
-    RELAY_ACCEPTING, RELAY_CONNECTING, RELAY_DIALLING, RELAY_TCP, relay, relay_create,
-    relay_destroy,
+    RELAY_ACCEPTING, RELAY_CONNECTING, RELAY_DIALLING, RELAY_TCP, body_init, relay, relay_body,
+    relay_create, relay_destroy,
 )
 from cext.engine.relay_udp cimport (
     relay_associate, relay_datagram, relay_forward_udp, relay_learn_name,
@@ -81,6 +81,7 @@ cdef enum:
     WIRE_BYTES = 1600
     SETTLE_ROUNDS = 6000
     BACKLOG = 16
+    HEAD_BYTES = 10
     TCP_PORT = 80
     UDP_PORT = 5353
     UNKNOWN = 0xff
@@ -103,6 +104,7 @@ cdef struct end:
     int fd  # -1: not open, or gone
     uint32_t written
     uint32_t read
+    uint32_t limit  # what of it passes
     uint8_t whose  # the stream it reads; UNKNOWN before byte 0
     bint shut
     bint ended  # read to the end
@@ -135,6 +137,10 @@ cdef struct world:
 cdef inline void must(bint condition) noexcept nogil:
     if not condition:
         abort()
+
+
+cdef inline uint32_t passing(const end *e) noexcept nogil:
+    return min(e.written, e.limit)
 
 
 cdef inline uint8_t byte_of(uint32_t stream, uint32_t at) noexcept nogil:
@@ -330,7 +336,7 @@ cdef bint end_read(world *w, uint32_t which, uint32_t length) noexcept nogil:
                 w.readers[data[i]] = <uint8_t>which
             must(data[i] == byte_of(e.whose, e.read))
             e.read += 1
-        must(e.read <= w.ends[e.whose].written)
+        must(e.read <= passing(&w.ends[e.whose]))
         length -= <uint32_t>n
     return any_byte
 
@@ -364,13 +370,15 @@ cdef void dial(world *w, uint32_t to_port) noexcept nogil:
         w.dials += 1
 
 
-cdef void hear(world *w, uint32_t early_len) noexcept nogil:
-    """Splice every dial that ended well with a socket pair."""
+cdef void hear(world *w, uint32_t early_len, bint one_request) noexcept nogil:
+    """Splice every dial that ended well with a socket pair. `one_request`: as the HTTP proxy
+    does, with so long a body that what is written behind it shows."""
     cdef relay *r = w.halves[0].r
     cdef uint8_t *early = NULL
-    cdef uint32_t id, i, k
+    cdef uint32_t id, i, k, head_len = 0
     cdef int error
     cdef int fds[2]
+    cdef relay_body body
     while relay_dialled(r, &id, &error):
         for i in range(w.dials):
             if w.connections[i].id == id and not w.connections[i].dialled:
@@ -382,9 +390,9 @@ cdef void hear(world *w, uint32_t early_len) noexcept nogil:
             w.unbroken = False
             continue
         if early_len & 1 and early_len > 200:
-            must(relay_splice(r, id, -1, NULL, 0) < 0)
+            must(relay_splice(r, id, -1, NULL, 0, NULL, 0) < 0)
+            must(relay_close(r, id) == -ENOENT)
             w.unbroken = False
-            relay_close(r, id)
             continue
         must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0)
         if early_len:
@@ -392,7 +400,12 @@ cdef void hear(world *w, uint32_t early_len) noexcept nogil:
             must(early != NULL)
             for k in range(early_len):
                 early[k] = byte_of(i, k)
-        if relay_splice(r, id, fds[1], early, early_len) != 0:
+        if one_request:
+            head_len = min(early_len, <uint32_t>HEAD_BYTES)
+            body_init(&body, False, <uint64_t>early_len << 7)
+            w.ends[i].limit = head_len + (early_len << 7)
+        if relay_splice(r, id, fds[1], early, early_len, &body if one_request else NULL,
+                        head_len) != 0:
             # It was reset before.
             free(early)
             stream_close(fds[0])
@@ -493,6 +506,7 @@ cdef void begin(world *w, const uint8_t *seed) noexcept nogil:
     for i in range(2 * CONNECTIONS):
         w.ends[i].fd = -1
         w.ends[i].whose = UNKNOWN
+        w.ends[i].limit = 0xffffffffu
     w.unbroken = True
     memset(&local, 0, sizeof(local))
     local.family = WT_AF_INET
@@ -554,7 +568,7 @@ cdef void take_step(world *w, const uint8_t *step, size_t left) noexcept nogil:
         if step[1] == 0:
             w.unbroken = False
     elif what == 12:
-        hear(w, step[1] if step[2] & 1 else 0)
+        hear(w, step[1] if step[2] & 1 else 0, step[2] & 6 == 6)
     elif what == 13:
         take_accepted(w)
     elif what == 14:
@@ -584,7 +598,7 @@ cdef void settle(world *w) noexcept nogil:
     for _ in range(SETTLE_ROUNDS):
         busy = turn(w, 0, WIRE_SLOTS, 0)
         busy |= turn(w, 1, WIRE_SLOTS, 0)
-        hear(w, 0)
+        hear(w, 0, False)
         while take_accepted(w):
             busy = True
         for i in range(2 * CONNECTIONS):
@@ -607,9 +621,9 @@ cdef void judge(world *w) noexcept nogil:
         if w.ends[i].fd < 0:
             continue
         must(w.ends[i].ended)
-        must(w.ends[i].written == 0 or w.readers[i] != UNKNOWN)
+        must(passing(&w.ends[i]) == 0 or w.readers[i] != UNKNOWN)
         if w.readers[i] != UNKNOWN:
-            must(w.ends[w.readers[i]].read == w.ends[i].written)
+            must(w.ends[w.readers[i]].read == passing(&w.ends[i]))
 
 
 cdef void finish(world *w) noexcept nogil:

@@ -10,6 +10,7 @@ cdef struct wire_packet:
     uint64_t at_ns
     uint64_t order
     uint32_t length
+    uint8_t *data
 
 cdef struct link:
     uint64_t delay_ns
@@ -32,7 +33,6 @@ cdef struct link:
     uint32_t *spare
     uint32_t spares
     wire_packet *packet
-    uint8_t *bytes
 
 
 cdef class Network:

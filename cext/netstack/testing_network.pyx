@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two stacks joined by an impaired link each way, run natively in virtual time.
 
-A link is a heap of packets by arrival. Loss, rate, queue, delay, jitter, reordering,
+A link is a heap of packets by arrival, each in a place of exactly its size. Loss, rate, queue, delay, jitter, reordering,
 duplicates and damaged bits come from one seeded generator, in this order for each
 packet, so that a run repeats exactly.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset
 
 from cext.netstack.layout cimport ns_packet
@@ -18,6 +18,7 @@ from cext.netstack.testing cimport Stack, splitmix, stack_check
 cdef enum:
     LINK_PACKETS = 32768
     LINK_BYTES = 9216
+    BATCH = 256
 
 
 cdef int link_create(link *l) except -1:
@@ -26,8 +27,7 @@ cdef int link_create(link *l) except -1:
     l.heap = <uint32_t *> malloc(LINK_PACKETS * sizeof(uint32_t))
     l.spare = <uint32_t *> malloc(LINK_PACKETS * sizeof(uint32_t))
     l.packet = <wire_packet *> malloc(LINK_PACKETS * sizeof(wire_packet))
-    l.bytes = <uint8_t *> malloc(<size_t> LINK_PACKETS * LINK_BYTES)
-    if l.heap == NULL or l.spare == NULL or l.packet == NULL or l.bytes == NULL:
+    if l.heap == NULL or l.spare == NULL or l.packet == NULL:
         raise MemoryError
     l.spares = LINK_PACKETS
     for i in range(LINK_PACKETS):
@@ -36,10 +36,13 @@ cdef int link_create(link *l) except -1:
 
 
 cdef void link_destroy(link *l) noexcept nogil:
+    cdef uint32_t i
+
+    for i in range(l.n):
+        free(l.packet[l.heap[i]].data)
     free(l.heap)
     free(l.spare)
     free(l.packet)
-    free(l.bytes)
 
 
 cdef inline bint earlier(const link *l, uint32_t a, uint32_t b) noexcept nogil:
@@ -60,7 +63,10 @@ cdef void link_put(link *l, const uint8_t *data, uint32_t length, uint64_t at_ns
     l.packet[slot].order = l.order
     l.order += 1
     l.packet[slot].length = length
-    memcpy(l.bytes + <size_t> slot * LINK_BYTES, data, length)
+    l.packet[slot].data = <uint8_t *> malloc(length)
+    if l.packet[slot].data == NULL:
+        abort()
+    memcpy(l.packet[slot].data, data, length)
     i = l.n
     l.n += 1
     while i > 0:
@@ -161,15 +167,22 @@ cdef class Network:
             link_put(l, data, p.len, at + l.jitter_ns // 2)
 
     cdef void deliver(self, link *l, Stack to) noexcept nogil:
-        cdef uint32_t slot
+        cdef uint8_t *given[BATCH]
+        cdef uint32_t slot, n = BATCH, i
 
-        while l.n and l.packet[l.heap[0]].at_ns <= self.now_ns:
-            slot = link_pop(l)
-            ns_input(to.s, self.now_ns, l.bytes + <size_t> slot * LINK_BYTES,
-                     l.packet[slot].length, 0)
-            l.spare[l.spares] = slot
-            l.spares += 1
-        ns_input_end(to.s)
+        while n == BATCH:
+            n = 0
+            while n < BATCH and l.n and l.packet[l.heap[0]].at_ns <= self.now_ns:
+                slot = link_pop(l)
+                given[n] = l.packet[slot].data
+                n += 1
+                ns_input(to.s, self.now_ns, l.packet[slot].data, l.packet[slot].length, 0)
+                l.spare[l.spares] = slot
+                l.spares += 1
+            # What is held for one call lies in the packets.
+            ns_input_end(to.s)
+            for i in range(n):
+                free(given[i])
 
     cdef void flush(self, Stack source, link *l) noexcept nogil:
         cdef ns_packet out[128]
