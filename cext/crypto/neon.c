@@ -35,6 +35,21 @@ typedef uint32x4_t vec;
 	((n) == 16 ? vreinterpretq_u32_u16(vrev32q_u16(vreinterpretq_u16_u32(v))) \
 		   : vsriq_n_u32(vshlq_n_u32(v, n), v, 32 - (n)))
 #include "crypto/rounds.h"
+#ifdef __arm__
+#include "crypto/rounds_armv7.h"
+#else
+/* The 20 rounds, and what they began with added */
+INLINE void rounds4(vec x[16], const vec in[16])
+{
+	UNROLL
+	for (int i = 0; i < 16; i++)
+		x[i] = in[i];
+	CHACHA_ROUNDS(x);
+	UNROLL
+	for (int i = 0; i < 16; i++)
+		x[i] = ADD32(x[i], in[i]);
+}
+#endif
 
 /* ---- ChaCha20 ---- */
 
@@ -54,30 +69,10 @@ INLINE vec load(const void *p)
 	return vreinterpretq_u32_u8(vld1q_u8(p));
 }
 
-/* 4 blocks: x[4 k + i] becomes the k-th quarter of block i of the key stream. */
-INLINE void blocks4(vec x[16], const vec key[8], vec counter, vec n0, vec n1, vec n2)
+/* 4 blocks of state @in: x[4 k + i] becomes the k-th quarter of block i of the key stream. */
+INLINE void blocks4(vec x[16], const vec in[16])
 {
-	UNROLL
-	for (int i = 0; i < 4; i++)
-		x[i] = vdupq_n_u32(sigma[i]);
-	UNROLL
-	for (int i = 0; i < 8; i++)
-		x[4 + i] = key[i];
-	x[12] = counter;
-	x[13] = n0;
-	x[14] = n1;
-	x[15] = n2;
-	CHACHA_ROUNDS(x);
-	UNROLL
-	for (int i = 0; i < 4; i++)
-		x[i] = ADD32(x[i], vdupq_n_u32(sigma[i]));
-	UNROLL
-	for (int i = 0; i < 8; i++)
-		x[4 + i] = ADD32(x[4 + i], key[i]);
-	x[12] = ADD32(x[12], counter);
-	x[13] = ADD32(x[13], n0);
-	x[14] = ADD32(x[14], n1);
-	x[15] = ADD32(x[15], n2);
+	rounds4(x, in);
 	UNROLL
 	for (int i = 0; i < 16; i += 4)
 		transpose4(x + i);
@@ -111,49 +106,64 @@ INLINE void xor_lane(const struct block_group *g, unsigned int i, vec a, vec b, 
 
 static void neon_xor_group(const struct block_group *g)
 {
-	vec x[16], key[8];
+	vec x[16], in[16];
 
+	UNROLL
+	for (int i = 0; i < 4; i++)
+		in[i] = vdupq_n_u32(sigma[i]);
 	if (g->one_key) {
 		UNROLL
 		for (int i = 0; i < 8; i++)
-			key[i] = vdupq_n_u32(load_le32(g->key[0] + 4 * i));
+			in[4 + i] = vdupq_n_u32(load_le32(g->key[0] + 4 * i));
 	} else {
 		UNROLL
 		for (unsigned int i = 0; i < 4; i++) {
 			const uint8_t *k = g->key[i < g->n ? i : 0];
 
-			key[i] = load(k);
-			key[4 + i] = load(k + 16);
+			in[4 + i] = load(k);
+			in[8 + i] = load(k + 16);
 		}
-		transpose4(key);
-		transpose4(key + 4);
+		transpose4(in + 4);
+		transpose4(in + 8);
 	}
-	blocks4(x, key, vld1q_u32(g->counter), vld1q_u32(g->nonce[0]), vld1q_u32(g->nonce[1]),
-		vld1q_u32(g->nonce[2]));
+	in[12] = vld1q_u32(g->counter);
+	UNROLL
+	for (int i = 0; i < 3; i++)
+		in[13 + i] = vld1q_u32(g->nonce[i]);
+	blocks4(x, in);
 	UNROLL
 	for (unsigned int i = 0; i < 4; i++)
 		if (i < g->n)
 			xor_lane(g, i, x[i], x[4 + i], x[8 + i], x[12 + i]);
-	secret_erase(key, sizeof(key));
+	secret_erase(in, sizeof(in));
+	secret_erase(x, sizeof(x));
 }
 
 static void neon_xor_run(const uint8_t *key, const uint32_t nonce[3], uint32_t counter,
 			 const uint8_t *in, uint8_t *out, size_t blocks)
 {
 	static const uint32_t iota[4] = { 0, 1, 2, 3 };
-	vec x[16], k[8];
+	vec x[16], state[16];
 
 	UNROLL
+	for (int i = 0; i < 4; i++)
+		state[i] = vdupq_n_u32(sigma[i]);
+	UNROLL
 	for (int i = 0; i < 8; i++)
-		k[i] = vdupq_n_u32(load_le32(key + 4 * i));
-	for (; blocks; blocks -= 4, counter += 4, in += 256, out += 256) {
-		blocks4(x, k, ADD32(vld1q_u32(iota), vdupq_n_u32(counter)), vdupq_n_u32(nonce[0]),
-			vdupq_n_u32(nonce[1]), vdupq_n_u32(nonce[2]));
+		state[4 + i] = vdupq_n_u32(load_le32(key + 4 * i));
+	state[12] = ADD32(vld1q_u32(iota), vdupq_n_u32(counter));
+	UNROLL
+	for (int i = 0; i < 3; i++)
+		state[13 + i] = vdupq_n_u32(nonce[i]);
+	for (; blocks; blocks -= 4, in += 256, out += 256) {
+		blocks4(x, state);
+		state[12] = ADD32(state[12], vdupq_n_u32(4));
 		UNROLL
 		for (int i = 0; i < 4; i++)
 			xor_whole(out + 64 * i, in + 64 * i, x[i], x[4 + i], x[8 + i], x[12 + i]);
 	}
-	secret_erase(k, sizeof(k));
+	secret_erase(state, sizeof(state));
+	secret_erase(x, sizeof(x));
 }
 
 /* ---- Poly1305 ---- */

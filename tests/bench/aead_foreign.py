@@ -7,7 +7,8 @@ Each figure is the difference between a long and a short run, so that start-up f
 
 OpenSSL is there twice: EVP at its best (one context, the key set once), and `core`, the two
 functions that EVP calls at the bottom, without contexts and checks. OpenSSL has no assembly of
-ChaCha20 and Poly1305 for 32-bit MIPS; for ARM it has, NEON included.
+ChaCha20 and Poly1305 for 32-bit MIPS; for ARM it has, NEON included. The emulator is told to be a
+router's CPU: what it is otherwise has vector extensions that no router has.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ HERE = Path(__file__).parent
 SIZES = (64, 256, 1420, 16384)
 BATCH = 40  # packets of one pass, as in aead_bench.c
 SHORT, LONG = 1, 2
-GOAL_BYTES, GOAL_RATIO = 1420, 1.6
-GOAL_ARCHES = ("mips", "mipsel")
 OWN = {"mips": ("portable",), "mipsel": ("portable",), "armv7": ("neon", "portable")}
 OWN["aarch64"] = OWN["armv7"]
+CPU = {"mips": "24Kf", "mipsel": "24Kf", "armv7": "cortex-a7", "aarch64": "cortex-a53"}
+# Bytes of a packet, and how many times our instructions the library should take.
+GOALS = {"mips": {1420: 1.6}, "armv7": {64: 2.2, 256: 1.75, 1420: 1.5}}
+GOALS["mipsel"], GOALS["aarch64"] = GOALS["mips"], GOALS["armv7"]
 LIBRARIES = ("EVP", "core")
+# On MIPS both are plain C, and the goal is about C; on ARM it is about what can be called.
+GOAL_LIBRARIES = {"mips": LIBRARIES, "mipsel": LIBRARIES, "armv7": ("EVP",), "aarch64": ("EVP",)}
 
 
 def build(arch: Arch, folder: Path) -> Path:
@@ -64,9 +69,17 @@ def build(arch: Arch, folder: Path) -> Path:
     return program
 
 
-def executed(emulator: str, program: Path, words: tuple[object, ...], passes: int) -> int:
+def executed(emulator: str, cpu: str, program: Path, words: tuple[object, ...], passes: int) -> int:
     """Return how many instructions one run of the program takes."""
-    command = [emulator, "-plugin", str(program.parent / "insns.so"), str(program), "count"]
+    command = [
+        emulator,
+        "-cpu",
+        cpu,
+        "-plugin",
+        str(program.parent / "insns.so"),
+        str(program),
+        "count",
+    ]
     command += [*map(str, words), str(passes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"^instructions (\d+)$", done.stderr, re.M)
@@ -81,6 +94,7 @@ def measure(arch: Arch) -> dict[Key, float]:
     if not emulator:
         # The static one cannot load a plugin.
         raise FileNotFoundError(f"{arch.qemu} is missing: install Debian's qemu-user")
+    cpu = CPU[arch.name]
     counts: dict[Key, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         program = build(arch, Path(folder))
@@ -89,14 +103,15 @@ def measure(arch: Arch) -> dict[Key, float]:
             for what in ("seal", "open"):
                 for size in SIZES:
                     words = (who, what, count, size)
-                    short = executed(emulator, program, words, SHORT)
-                    spent = executed(emulator, program, words, LONG) - short
+                    short = executed(emulator, cpu, program, words, SHORT)
+                    spent = executed(emulator, cpu, program, words, LONG) - short
                     counts[who, what, count, size] = spent / (LONG - SHORT) / BATCH
     return counts
 
 
 def table(arch: Arch, counts: dict[Key, float]) -> None:
-    print(f"{arch.name + ', instructions a packet':<34}" + "".join(f"{s:>8} B" for s in SIZES))
+    title = f"{CPU[arch.name]}, instructions a packet"
+    print(f"{title:<34}" + "".join(f"{s:>8} B" for s in SIZES))
     for who, what, count in dict.fromkeys(key[:3] for key in counts):
         label = f"{who} {what} " + ("alone" if count == 1 else f"of {count}")
         cells = "".join(f"{counts[who, what, count, size]:10.0f}" for size in SIZES)
@@ -111,14 +126,15 @@ def table(arch: Arch, counts: dict[Key, float]) -> None:
 
 
 def goals(arch: Arch, counts: dict[Key, float]) -> list[Row]:
-    """Return one row a goal; there is none but for MIPS."""
+    """Return one row a goal: batches of our fastest variant against both forms of the library."""
+    own = OWN[arch.name][0]
     rows = []
-    for what in ("seal", "open") if arch.name in GOAL_ARCHES else ():
-        for library in LIBRARIES:
-            ours = counts["portable", what, BATCH, GOAL_BYTES]
-            ratio = round(counts[library, what, 1, GOAL_BYTES] / ours, 2)
-            name = f"{arch.name} {what}, {GOAL_BYTES} B, {library}'s instructions / ours"
-            rows.append(Row(name, ratio, GOAL_RATIO, ratio >= GOAL_RATIO))
+    for size, wanted in GOALS[arch.name].items():
+        for what in ("seal", "open"):
+            for library in GOAL_LIBRARIES[arch.name]:
+                ratio = round(counts[library, what, 1, size] / counts[own, what, BATCH, size], 2)
+                name = f"{CPU[arch.name]} {what}, {size} B, {library}'s instructions / ours"
+                rows.append(Row(name, ratio, wanted, ratio >= wanted))
     return rows
 
 
