@@ -19,6 +19,8 @@ import pytest
 from cext.engine.engine import Endpoint, Engine
 from cext.engine.userspace import Userspace
 from tests.support import server as support
+from tests.support.agent import PROGRAM
+from tests.support.peers import ROOT
 from tests.support.server import Caller, ServerProcess, eventually, key, operate
 from tests.support.userspace_pair import read_all, tcp_server
 from wantastic.config.keys import decode_key, encode_key, generate_private_key, public_key_of
@@ -349,9 +351,13 @@ def test_a_tun_gateway_answers_through_the_kernel(tmp_path: Path) -> None:
 TUN_TEST = test_a_tun_gateway_answers_through_the_kernel.__name__
 
 
-@pytest.fixture
-def interface(tmp_path: Path) -> Iterator[str]:
-    """A WireGuard interface as the document makes it, by wireguard-go in a namespace."""
+USERSPACE = {"wireguard-go": ("wireguard-go", "-f"), "wantasticd": (*PROGRAM, "-f")}
+
+
+@pytest.fixture(params=USERSPACE)
+def interface(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A WireGuard interface as the document makes it, in a namespace: what `wg` drives is
+    the kernel's module, wireguard-go or our own, and it is told the same."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     namespace, name = f"server-gw-{os.getpid() % 10_000}", f"srvgw{os.getpid() % 10_000}"
@@ -359,7 +365,8 @@ def interface(tmp_path: Path) -> Iterator[str]:
     key_file.write_text(encode_key(generate_private_key(os.urandom)))
     subprocess.run(["ip", "netns", "add", namespace], check=True)
     process = subprocess.Popen(
-        ["ip", "netns", "exec", namespace, "wireguard-go", "-f", name],
+        ["ip", "netns", "exec", namespace, *USERSPACE[request.param], name],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 
 from wantastic.agent.conductor import Conductor, Flash
 from wantastic.agent.lifecycle import State
+from wantastic.agent.runner import AgentService, Asked, IdentityRecord
 from wantastic.config.keys import encode_key, generate_private_key, public_key_of
 from wantastic.config.model import AuthConfig, Config, ExitNodeConfig, PeerConfig
 from wantastic.control.configuration import Received, Registration
 from wantastic.control.errors import RemoteError, TransportError
 from wantastic.control.report import ApplyReport
 from wantastic.control.rotation import Journal
+from wantastic.device.service import real_world
+from wantastic.store.record import unseal
 from wantastic.store.store import Store
+from wantastic.telemetry.log import Log
 
 RNG = random.Random(7)
 OWN = generate_private_key(RNG.randbytes)
@@ -701,3 +705,23 @@ def test_the_journal_is_an_identity_for_the_store(tmp_path: Path) -> None:
     assert Store(tmp_path).make_identity() == OWN
     data = Store(tmp_path).record("identity").read()
     assert Journal.parse(data or b"") == Journal(OWN, other, 5)
+
+
+def test_a_journal_that_is_read_in_part_outlives_the_next_write(tmp_path: Path) -> None:
+    """Its key is good; what else it holds may be the key that the server knows."""
+    later = {"private_key": encode_key(OWN), "coming_private_key": {"of": "a later version"}}
+    record = Store(tmp_path).record("identity")
+    record.write(json.dumps(later).encode())
+    record.keep_copy()
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"state_dir": str(tmp_path), "interface": {"listen_port": 0}}))
+    config.chmod(0o600)
+    command = Asked(str(config), "", "")
+    service = AgentService(command, lambda c: c, Log(sink=lambda level, line: None), real_world())
+    assert service._load() == OWN
+    store = service.store
+    assert store is not None
+    IdentityRecord(store.record("identity")).write(Journal(OWN, None, 5).render())
+    kept = unseal((tmp_path / "identity.unreadable").read_bytes())
+    assert json.loads(kept or b"") == later
+    assert Store(tmp_path).identity() == OWN

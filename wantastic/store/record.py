@@ -113,7 +113,6 @@ class Record:
     def read(self) -> bytes | None:
         """Return the value, None when there never was one; StoreError when unreadable."""
         self._looked = True
-        self._unreadable = []
         damaged = []
         for path in (self._path, self._beside(".new"), self._beside(".previous")):
             try:
@@ -130,8 +129,7 @@ class Record:
                 damaged.append(path)
                 continue
             if not self._usable(payload):
-                self._unreadable.append(payload)
-                self._noticed(f"{path} is whole, but this version cannot use what it holds")
+                self._note_unreadable(path, payload)
                 continue
             self._known = payload
             self._name_is_good = path == self._path
@@ -154,12 +152,16 @@ class Record:
     def keep_unreadable(self) -> None:
         """Say that the value on disk holds more than could be read: keep it aside, too."""
         if self._known is not None:
-            self._unreadable.append(self._known)
-            self._noticed(f"{self._path} holds something that this version cannot use")
+            self._note_unreadable(self._path, self._known)
+
+    def _note_unreadable(self, path: Path, payload: bytes) -> None:
+        if payload not in self._unreadable:
+            self._unreadable.append(payload)
+            self._noticed(f"{path} is whole, but this version cannot use what it holds")
 
     def _put_aside(self) -> None:
         """Copy what could not be used to names of its own. OSError."""
-        for payload in dict.fromkeys(self._unreadable):
+        for payload in self._unreadable:
             content = seal(payload)
             for number in range(1, MAX_KEPT_ASIDE + 1):
                 path = self._beside(".unreadable" + (f".{number}" if number > 1 else ""))
