@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wantastic.agent.conductor import Conductor, Flash
+from wantastic.agent.conductor import Conductor, Flash, NoServer
 from wantastic.agent.lifecycle import State
 from wantastic.agent.runner import AgentService, Asked, IdentityRecord
 from wantastic.config.keys import encode_key, generate_private_key, public_key_of
@@ -621,6 +621,42 @@ def test_a_rotation_that_fails_is_tried_ever_more_seldom(scheduled: bool) -> Non
     world.run_for(60)
     assert world.server.reports[-1].code == ""
     assert world.server.reports[-1].public_key == world.server.keys[-1][1]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_configuration_that_comes_during_a_rotation_is_judged_for_itself(good: bool) -> None:
+    """The new key brings no handshake: that is not the configuration's fault. One that cuts
+    the tunnel is taken back all the same, once the old key had its chance with it."""
+    world = running()
+    world.conductor.configuration(received(2, ordered(world)))
+    world.run_for(61)
+    world.tunnel.answering_keys = {OWN}
+    world.conductor.key_registered()
+    world.run_for(10)
+    world.tunnel.answering = {GATEWAYS[1]} if good else {GATEWAYS[0]}
+    world.conductor.configuration(received(3, stated(1)))
+    world.run_for(55)
+    rejected = [r.failed_version for r in world.server.reports if r.failed_version]
+    assert rejected == []
+    world.run_for(120)
+    rejected = [r.failed_version for r in world.server.reports if r.failed_version]
+    assert rejected == ([] if good else [3])
+    assert world.peer.public_key == GATEWAYS[1 if good else 0]
+    assert world.conductor.status()["key_rotation"] == "steady"
+    assert world.conductor.public_key == public_key_of(OWN)
+    assert world.tunnel.last_s is not None
+    assert world.now_s - world.tunnel.last_s < 120
+
+
+def test_a_rotation_waits_for_a_control_plane_to_announce_it_to() -> None:
+    world = running()
+    world.conductor.server = NoServer()
+    world.conductor.configuration(received(2, ordered(world)))
+    world.run_for(61)
+    assert world.conductor.status()["key_rotation"] == "steady"
+    world.conductor.server = world.server
+    world.run_for(2 * HOUR)
+    assert len(world.server.keys) == 1
 
 
 def test_an_order_is_carried_out_after_a_power_cut() -> None:

@@ -407,7 +407,9 @@ class Conductor:
     def tick(self) -> None:
         """Look after what waits for time; call it every second or so."""
         self._judge()
-        if revert := self._trial.tick(self._now()):
+        # While a new key is on trial it is that key that may bring no handshake.
+        proving = self._rotation.state is RotationState.PROVING
+        if not proving and (revert := self._trial.tick(self._now())):
             self._revert(revert)
         if self._now() >= self._nudge_at_s:
             self._nudge_at_s = self._now() + NUDGE_S
@@ -461,8 +463,9 @@ class Conductor:
             self._rotate_at_s = when
 
     def _rotate(self) -> None:
-        if not self._is_alive():
-            # Without a tunnel that works there is nothing to prove the new key against.
+        if not self._is_alive() or isinstance(self.server, NoServer):
+            # Without a tunnel that works there is nothing to prove the new key against, and
+            # without a server nobody to announce it to.
             self._rotate_at_s = self._now() + ROTATION_RETRY_S * (0.5 + self._random())
             return
         self._log.info("static key rotation begins")
@@ -493,6 +496,7 @@ class Conductor:
                 case Register(current, coming):
                     self.server.register_key(public_key_of(current), public_key_of(coming))
                 case Use(key):
+                    self._trial.restart(self._now())
                     self._tunnel.apply(self._running.effective.config, key)
                     self._tunnel.initiate_handshakes()
                 case Report(_, failed):

@@ -87,6 +87,10 @@ class Trial(Generic[Value]):
         self._set(TrialState.IDLE)
         return revert
 
+    def restart(self, now_s: float) -> None:
+        """Something else that decides about handshakes changed: count from now."""
+        self._began_s = now_s
+
     def poll_at(self) -> float | None:
         """When tick() has something to do; None: nothing to wait for."""
         return self._began_s + self.proof_s if self.state is TrialState.TRIAL else None
