@@ -53,6 +53,10 @@ cdef enum:
     WIRE_BYTES = 1500
     STREAM_MAX = 1 << 20
     SETTLE_ROUNDS = 20000
+    SLAB_BYTES = 256 << 10
+    # Enough for a packet, and of a size that a sanitizer's allocator keeps: larger memory is
+    # mapped anew in each run.
+    SMALL_SLAB_BYTES = 120 << 10
 
 # `read` counts what a modelled stream gave, whose bytes are pattern_byte(pattern, n).
 cdef struct fuzz_context:
@@ -148,7 +152,8 @@ cdef inline fuzz_context plain_context() noexcept nogil:
     return context
 
 
-cdef netstack *make_stack(fuzz_context *context, uint8_t host_number) noexcept nogil:
+cdef netstack *make_stack(fuzz_context *context, uint8_t host_number,
+                          uint32_t slab_bytes) noexcept nogil:
     cdef ns_limits limits
     cdef ns_host host
     cdef uint8_t address[16]
@@ -156,8 +161,7 @@ cdef netstack *make_stack(fuzz_context *context, uint8_t host_number) noexcept n
     cdef netstack *s
 
     ns_default_limits(&limits, 1 << 24, 1420)
-    # Of a size that a sanitizer's allocator keeps: a larger one is mapped anew each run.
-    limits.slab_bytes = 192 << 10
+    limits.slab_bytes = slab_bytes
     limits.tcp_flows = 16
     limits.udp_flows = 16
     limits.time_waits = 4
@@ -262,7 +266,7 @@ cdef int fuzz_tcp_header(const uint8_t *data, size_t size) noexcept nogil:
 
 cdef int fuzz_packet(const uint8_t *data, size_t size) noexcept nogil:
     cdef fuzz_context context = plain_context()
-    cdef netstack *s = make_stack(&context, 1)
+    cdef netstack *s = make_stack(&context, 1, SMALL_SLAB_BYTES)
 
     ns_input(s, s.now_ns, data, <uint32_t> size, 0)
     verify(s)
@@ -273,7 +277,7 @@ cdef int fuzz_packet(const uint8_t *data, size_t size) noexcept nogil:
 
 cdef int fuzz_reassembly(const uint8_t *data, size_t size) noexcept nogil:
     cdef fuzz_context context = plain_context()
-    cdef netstack *s = make_stack(&context, 1)
+    cdef netstack *s = make_stack(&context, 1, SMALL_SLAB_BYTES)
     cdef uint8_t packet[20 + 256]
     cdef uint32_t length, step = 0
 
@@ -425,7 +429,7 @@ cdef void consumer_does(netstack *s, fuzz_context *context, const uint8_t *step)
 
 cdef int fuzz_tcp(const uint8_t *data, size_t size) noexcept nogil:
     cdef fuzz_context context = plain_context()
-    cdef netstack *s = make_stack(&context, 1)
+    cdef netstack *s = make_stack(&context, 1, SLAB_BYTES)
     cdef uint32_t steps = 0, kind
     cdef uint64_t now_ns = s.now_ns, at
 
@@ -688,8 +692,8 @@ cdef int fuzz_tcp_pair(const uint8_t *data, size_t size) noexcept nogil:
     a.context.random_state = data[0]
     b.context.random_state = <uint64_t> data[1] << 8
     b.context.pattern = 101
-    a.s = make_stack(&a.context, 1)
-    b.s = make_stack(&b.context, 2)
+    a.s = make_stack(&a.context, 1, SLAB_BYTES)
+    b.s = make_stack(&b.context, 2, SLAB_BYTES)
     memset(&tuple, 0, sizeof(tuple))
     memcpy(tuple.remote, b.s.address[data[2] & 1], 16)
     tuple.remote_port = 80
