@@ -24,8 +24,8 @@
  */
 enum {
 	RELAY_NAMES = 64,
-	RELAY_HELD = 16,
-	RELAY_HELD_SHARE = 4,
+	RELAY_HELD = 32,
+	RELAY_HELD_SHARE = 8,
 	RELAY_HELD_BYTES = 2048,
 	RELAY_NAME_OFFSET = 5,		/* of a name in its SOCKS header, behind its length */
 };

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES, HELD, SHARE, HELD_BYTES = 64, 16, 4, 2048
+NAMES, HELD, SHARE, HELD_BYTES = 64, 32, 8, 2048
 # More than the table needs, between bytes that nobody may touch.
-ROOM, GUARD = 1 << 16, b"\xa5" * 4096
+ROOM, GUARD = 1 << 17, b"\xa5" * 4096
 ADDRESS = bytes(range(16))
 
 
