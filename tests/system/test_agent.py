@@ -190,6 +190,32 @@ def test_the_default_route_and_its_end(spaces: Spaces, hub: peers.Node, tmp_path
         assert "suppress" not in device.space.run("ip", "rule")
 
 
+def test_another_address_costs_no_route(spaces: Spaces, hub: peers.Node, tmp_path: Path) -> None:
+    """Linux takes routes, and other addresses, along with an IPv4 address that goes."""
+    everything = server(hub, allowed_ips=["0.0.0.0/0", "::/0", "10.20.0.0/16"])
+    with agent(spaces[0], tmp_path, everything, default_route=True) as device:
+        device.start()
+
+        def routes() -> tuple[list[str], list[str]]:
+            shown = device.space.run("ip", "-4", "route", "show", "table", "51820")
+            main = device.space.run("ip", "-4", "route", "show", "dev", device.name)
+            return [line.split()[0] for line in shown.splitlines()], re.findall(r"10\.20\S+", main)
+
+        def addresses() -> list[str]:
+            shown = device.space.run("ip", "-4", "address", "show", "dev", device.name)
+            return sorted(re.findall(r"inet (\S+)", shown))
+
+        before = routes()
+        assert before == (["default"], ["10.20.0.0/16"])
+        several = ["10.9.0.1/24", "10.9.0.5/24", "10.9.0.6/24"]
+        for wanted in (several, several[1:], ["10.7.0.1/32"], ["fd09::1/64"], several[:1]):
+            device.config["interface"]["addresses"] = wanted
+            device.reload()
+            wait_for(lambda: addresses() == [a for a in wanted if ":" not in a])  # noqa: B023
+            assert routes() == before, wanted
+        assert device.document()["conditions"] == []
+
+
 @pytest.mark.skipif(FAKE_CLOCK is None, reason="needs libfaketime")
 def test_a_boot_at_1970_handshakes_by_the_saved_floor(
     spaces: Spaces, hub: peers.Node, tmp_path: Path
