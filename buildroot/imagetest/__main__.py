@@ -25,7 +25,7 @@ from buildroot.imagetest.backend import Backend
 from buildroot.imagetest.boards import BOARDS, MEMORY_MB, Board
 from buildroot.imagetest.firmware import Firmware, build, new_flash
 from buildroot.imagetest.machine import ADDRESSES, ROUTER, Failure, Networks, Router
-from buildroot.static.cache import Cache
+from buildroot.static.cache import BuildError, Cache
 from buildroot.static.rooms import ROOT
 
 # An emulated router on a busy machine takes its time.
@@ -190,21 +190,25 @@ def main() -> int:
     if not executable.exists():
         print(f"{executable} is missing: make binary ARCH={board.arch} TRANSPORT=slim")
         return 2
+    if os.geteuid() or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        print("the emulated router's cables are taps: this needs root and /dev/net/tun")
+        return 2
     folder = os.environ.get("WANTASTIC_CACHE") or str(ROOT / "build" / "cache")
     cache = Cache(Path(folder).resolve(), 1)
     begin = time.monotonic()
-    with Networks() as net, tempfile.TemporaryDirectory() as work:
-        back = None
-        try:
-            back = Backend(net, Path(work))
-            firmware = build(cache, board, executable, settings(back.token, back.ca))
-            Scenarios(board, firmware, net, back).run(Path(work))
-        except Failure as failure:
-            print(failure)
-            return 1
-        finally:
-            if back is not None:
-                back.close()
+    try:
+        with Networks() as net, tempfile.TemporaryDirectory() as work:
+            back = None
+            try:
+                back = Backend(net, Path(work))
+                firmware = build(cache, board, executable, settings(back.token, back.ca))
+                Scenarios(board, firmware, net, back).run(Path(work))
+            finally:
+                if back is not None:
+                    back.close()
+    except (Failure, BuildError) as failure:
+        print(failure)
+        return 1
     print(f"{board.name}: all scenarios passed in {time.monotonic() - begin:.0f} s")
     return 0
 

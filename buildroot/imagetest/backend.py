@@ -47,6 +47,13 @@ class Backend:
         self._page = os.urandom(PAGE_BYTES)
         (self._site / "page").write_bytes(self._page)
         self._processes: list[subprocess.Popen[str]] = []
+        try:
+            self._start(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, folder: Path) -> None:
         web = ("-m", "http.server", "--bind", "127.0.0.1", "-d", str(self._site), str(SITE_PORT))
         self._spawn(folder / "site.log", *web)
         self._serve(folder / "server.log")

@@ -106,9 +106,12 @@ def packages(cache: Cache, board: Board) -> Path:
         subprocess.run(update, capture_output=True, check=False)
         meta = f"{board.kernel}:{board.debian}"
         shown = subprocess.run(
-            ["apt-cache", *options, "show", meta], capture_output=True, text=True, check=True
-        ).stdout
-        depends = next(row for row in shown.splitlines() if row.startswith("Depends:"))
+            ["apt-cache", *options, "show", meta], capture_output=True, text=True, check=False
+        )
+        rows = [row for row in shown.stdout.splitlines() if row.startswith("Depends:")]
+        if not rows:
+            raise BuildError(f"no kernel for {board.name}: apt-get finds no {meta} {shown.stderr}")
+        depends = rows[0]
         kernel = depends.split()[1].rstrip(",")
         for name in (kernel, "busybox-static"):
             get = ["apt-get", *options, "download", f"{name}:{board.debian}"]

@@ -30,7 +30,7 @@ def main() -> int:
         command.add_argument("--arch", choices=ARCHES, default="x86_64")
         command.add_argument("--transport", choices=TRANSPORTS, help="default: the CPU's")
         command.add_argument("--features", default="", help="-control,-proxy,-tools")
-        command.add_argument("--python", choices=("c", "bytecode"), default="c")
+        command.add_argument("--python", choices=("c", "bytecode"), help="default: the CPU's")
     binary.add_argument("--update-modules", action="store_true", help="rewrite the module list")
     binary.add_argument("--check", action="store_true", help="run it, hold it to its budgets")
     binary.add_argument("--output", type=Path, default=ROOT / "dist")
@@ -48,7 +48,8 @@ def main() -> int:
         if options.command in {"binary", "reproduce"}:
             transport = options.transport or tools.arch.default_transport
             left_out = tuple(sorted(w[1:] for w in options.features.split(",") if w))
-            request = link.Request(transport, left_out, options.python == "c")
+            python = options.python or tools.arch.default_python
+            request = link.Request(transport, left_out, python == "c")
         if options.command == "reproduce":
             different = reproduce.differing(cache, tools.arch, request)
             print(f"differ: {', '.join(different)}" if different else "the same bytes")

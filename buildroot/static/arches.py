@@ -20,6 +20,8 @@ class Arch:
     qemu: str
     """qemu-user's program for it."""
     default_transport: str
+    default_python: str
+    """What wantastic/ becomes: "c" starts sooner, "bytecode" is smaller (docs/building.md)."""
 
 
 ARCHES = {
@@ -35,6 +37,7 @@ ARCHES = {
             False,
             "qemu-x86_64",
             "grpcio",
+            "c",
         ),
         Arch(
             "aarch64",
@@ -46,6 +49,7 @@ ARCHES = {
             False,
             "qemu-aarch64",
             "grpcio",
+            "c",
         ),
         Arch(
             "armv7",
@@ -57,6 +61,7 @@ ARCHES = {
             False,
             "qemu-arm",
             "grpcio",
+            "bytecode",
         ),
         # MIPS routers without a floating-point unit are the rule: soft float throughout.
         Arch(
@@ -69,6 +74,7 @@ ARCHES = {
             False,
             "qemu-mipsel",
             "grpcio",
+            "bytecode",
         ),
         # BoringSSL, which grpcio is made with, refuses big-endian CPUs: slim only.
         Arch(
@@ -81,6 +87,7 @@ ARCHES = {
             True,
             "qemu-mips",
             "slim",
+            "bytecode",
         ),
     )
 }

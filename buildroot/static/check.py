@@ -45,6 +45,9 @@ MB = 1_000_000
 WIDE_EXTRA = MB // 2
 XZ_BUDGET = {"grpcio": 7 * MB, "slim": 4 * MB}
 RSS_BUDGET_KB = {"grpcio": 34_000, "slim": 24_000}
+# With the control plane imported and connected: what it may not grow beyond, not yet what it should
+# be (docs/sizes.md).
+ENROLLED_RSS_KB = {"grpcio": 48_000, "slim": 34_000}
 VERSION_BUDGET_MS = 60.0
 
 
@@ -226,8 +229,8 @@ def enrolled(path: Path, arch: Arch, transport: str) -> list[Figure]:
         Figure("out of the cache: page after", again_s, "s"),
     ]
     if native:
-        budget = RSS_BUDGET_KB[transport]
-        found.append(Figure("idle RSS, enrolled", resident_kb, "KB", budget))
+        limit_kb = ENROLLED_RSS_KB[transport]
+        found.append(Figure("idle RSS, enrolled", resident_kb, "KB", limit_kb))
     return found
 
 
