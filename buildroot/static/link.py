@@ -18,7 +18,7 @@ from pathlib import Path
 
 from buildroot.static import (
     cpython,
-    grpc,
+    grpc_private,
     inittab,
     nuitka,
     openssl,
@@ -63,7 +63,7 @@ def build(
     libgrpc = []
     if request.transport == "grpcio":
         modules.append(nuitka.GRPC_MODULE)
-        libgrpc.append(grpc.build(cache, sources, tools))
+        libgrpc.append(grpc_private.build(cache, sources, tools))
     table = inittab.source(
         program.standard_extensions(sources.unpack("python3.11") / "Lib"), modules
     )

@@ -60,6 +60,7 @@ OWN_FILES = {
     "no_linecache.py": "linecache.py",
     "no_locale.py": "locale.py",
     "no_python_message.py": "google/protobuf/internal/python_message.py",
+    "no_typing_extensions.py": "typing_extensions.py",
     "no_unicodedata.py": "unicodedata.py",
     "quick.py": "quick.py",
     "quick_dataclasses.py": "quick_dataclasses.py",

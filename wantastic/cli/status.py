@@ -142,7 +142,8 @@ def _agent(document: dict[str, Any], now_s: float) -> Iterator[str]:
     if agent["remedy"]:
         yield from fold("    ", agent["remedy"].split(". "))
     if control:
-        parts = [control["server"], control["mode"] or control["phase"]]
+        # Before the control plane runs, there is no mode.
+        parts = [control["server"], control.get("mode") or control["phase"]]
         if control.get("last_contact_unix_s"):
             parts.append(f"last contact {span(now_s - control['last_contact_unix_s'])} ago")
         left = control.get("token_expires_in_s")

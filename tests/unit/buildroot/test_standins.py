@@ -9,6 +9,7 @@ import inspect
 import itertools
 import operator
 import os
+import re
 import subprocess
 import sys
 import types
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from buildroot.static.runtime import (
     no_inspect,
     no_linecache,
     no_locale,
+    no_typing_extensions,
     quick_dataclasses,
 )
 
@@ -341,3 +344,17 @@ def test_the_start_leaves_the_collector_off_and_the_agent_puts_it_on() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_typing_extensions_has_what_grpcio_takes() -> None:
+    folder = Path(str(grpc.__file__)).parent
+    pattern = re.compile(r"^from typing_extensions import (.+)$", re.M)
+    taken = {
+        name.strip()
+        for path in folder.rglob("*.py")
+        for row in pattern.findall(path.read_text())
+        for name in row.split(",")
+    }
+    assert taken
+    assert taken <= set(no_typing_extensions.__all__)
+    assert no_typing_extensions.override(plain) is plain

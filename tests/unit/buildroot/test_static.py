@@ -8,10 +8,11 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildroot.static import (
@@ -20,6 +21,7 @@ from buildroot.static import (
     inittab,
     link,
     nuitka,
+    objects,
     pycryptodome,
     rooms,
     symbols,
@@ -338,3 +340,78 @@ def test_sections_that_nothing_reads_are_emptied(bits: int, order: str, tmp_path
     path.write_bytes(data)
     assert link.empty_sections(path, link.UNUSED_SECTIONS) == 6
     assert path.read_bytes() == bytes(data).replace(b"unwind", bytes(6))
+
+
+SYMBOLS = st.dictionaries(
+    st.from_regex(r"[a-z]{1,6}", fullmatch=True),
+    st.sampled_from(["global", "static", "used"]),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SYMBOLS, st.data())
+def test_names_in_an_object_change_where_they_are_global(
+    named: dict[str, str], data: st.DataObject
+) -> None:
+    """Compiled with names that share their ends, as string tables do; nm reads the result."""
+    kinds = {f"x_{name}": kind for name, kind in named.items()}
+    text = {
+        "global": "int {0}(void) {{ return 1; }}\n",
+        "static": "static int {0}(void) {{ return 2; }}\nint (*p_{0})(void) = {0};\n",
+        "used": "extern int {0}(void);\nint c_{0}(void) {{ return {0}(); }}\n",
+    }
+    wanted = data.draw(st.sets(st.sampled_from(sorted(kinds))))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "a.c", Path(folder) / "a.o"
+        source.write_text("".join(text[kind].format(name) for name, kind in kinds.items()))
+        subprocess.run(["cc", "-c", source, "-o", target], check=True)
+        before = listing(target)
+        target.write_bytes(objects.rename(target.read_bytes(), wanted, "new_"))
+        after = listing(target)
+    changed = {n for n in wanted if kinds[n] != "static"}
+    assert after == {(f"new_{n}" if n in changed else n, kind) for n, kind in before}
+
+
+def listing(path: Path) -> set[tuple[str, str]]:
+    rows = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+    return {(row.split()[-1], row.split()[-2]) for row in rows.splitlines()}
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("bits", [32, 64])
+def test_names_change_in_objects_of_every_cpu(bits: int, order: str) -> None:
+    strings = b"\0.symtab\0SSL_new\0my_SSL_new\0local\0"
+    symbol = {64: "IBxHQQ", 32: "IIIBxH"}[bits]
+
+    def entry(name: bytes, info: int) -> bytes:
+        at = strings.index(name + b"\0") if name else 0
+        values = (at, info, 1, 7, 8) if bits == 64 else (at, 7, 8, info, 1)
+        return struct.pack(order + symbol, *values)
+
+    table = entry(b"", 0) + entry(b"local", 0x02) + entry(b"SSL_new", 0x12)
+    table += entry(b"my_SSL_new", 0x10) + entry(b"SSL_new", 0x20)
+    data = bytearray(elf(bits, order, []))
+    rows = []
+    for kind, content in ((0, b""), (3, strings), (2, table)):
+        rows.append((kind, len(data), len(content)))
+        data += content
+    section = {64: "4xI16xQQI20x", 32: "4xI8xIII12x"}[bits]
+    start, at, word = {64: (len(data), 58, (40, "Q")), 32: (len(data), 46, (32, "I"))}[bits]
+    for row in rows:
+        data += struct.pack(order + section, *row, 1)
+    struct.pack_into(order + word[1], data, word[0], start)
+    struct.pack_into(order + "HHH", data, at, struct.calcsize(order + section), len(rows), 1)
+    out = objects.rename(bytes(data), {"SSL_new", "local"}, "b_")
+    _, strings_at, size, _ = struct.unpack_from(
+        order + section, out, start + struct.calcsize(order + section)
+    )
+    names = [
+        out[strings_at + row[0] :].partition(b"\0")[0]
+        for row in struct.iter_unpack(order + symbol, out[rows[2][1] : rows[2][1] + len(table)])
+    ]
+    assert names == [b"", b"local", b"b_SSL_new", b"my_SSL_new", b"b_SSL_new"]
+    assert size == len(strings) + len(b"b_SSL_new\0")
+    unchanged = objects.rename(bytes(data), {"nothing"}, "b_")
+    assert unchanged == bytes(data)

@@ -62,6 +62,21 @@ STATUS = Status(
 )
 
 
+@pytest.mark.parametrize(
+    ("control", "shown"),
+    [
+        ({"phase": "starting"}, "auth:443, starting"),
+        ({"phase": "following", "mode": "poll"}, "auth:443, poll"),
+        ({"phase": "stopped", "mode": None}, "auth:443, stopped"),
+    ],
+)
+def test_the_control_server_at_each_stage(control: dict[str, str | None], shown: str) -> None:
+    agent = {"state": "running", "reason": "r", "remedy": "", "configuration": None}
+    more = {"agent": agent, "control": {"server": "auth:443", **control}}
+    lines = status.render({**status_to_json(STATUS), **more}).splitlines()
+    assert f"  control server: {shown}" in lines
+
+
 def test_the_text() -> None:
     assert status.render(status_to_json(STATUS)).splitlines() == [
         "wg0: up 2 h 5 min, wantasticd 1.2.3",
