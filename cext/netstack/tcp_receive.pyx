@@ -191,6 +191,16 @@ cdef inline void taken_by_consumer(const netstack *s, tcp_flow *t, uint32_t n) n
     t.rcv_limit = <uint32_t> limit if limit < s.limits.flow_rx_bytes else s.limits.flow_rx_bytes
 
 
+cdef inline uint32_t gave(const netstack *s, tcp_flow *t, uint32_t taken,
+                          uint32_t length) noexcept nogil:
+    """The consumer took so many of `length` bytes, it says."""
+    if taken > length:
+        taken = length
+    t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
+    taken_by_consumer(s, t, taken)
+    return taken
+
+
 cdef uint32_t offer(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t length) noexcept nogil:
     """Let the consumer take what it wants; how many bytes that were."""
     cdef uint32_t taken
@@ -200,11 +210,7 @@ cdef uint32_t offer(netstack *s, tcp_flow *t, const uint8_t *data, uint32_t leng
     t.flags |= TF_GIVING
     taken = s.host.tcp_data(s.host.context, tcp_handle(s, t), t.user, data, length)
     t.flags &= ~<uint32_t> TF_GIVING
-    if taken > length:
-        taken = length
-    t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
-    taken_by_consumer(s, t, taken)
-    return taken
+    return gave(s, t, taken, length)
 
 
 cdef uint32_t offer_parts(netstack *s, tcp_flow *t, const ns_part *parts,
@@ -217,11 +223,7 @@ cdef uint32_t offer_parts(netstack *s, tcp_flow *t, const ns_part *parts,
     t.flags |= TF_GIVING
     taken = s.host.tcp_parts(s.host.context, tcp_handle(s, t), t.user, parts, n)
     t.flags &= ~<uint32_t> TF_GIVING
-    if taken > total:
-        taken = total
-    t.rcv_space -= taken if taken < t.rcv_space else t.rcv_space
-    taken_by_consumer(s, t, taken)
-    return taken
+    return gave(s, t, taken, total)
 
 
 cdef uint32_t offer_chain(netstack *s, tcp_flow *t, uint32_t at, uint32_t skip,
@@ -459,6 +461,16 @@ cdef bint receive_segment(netstack *s, tcp_flow *t, uint32_t seq, const uint8_t 
             t.acks_owed += 1
         receive_owe_ack(s, t, True)
         return False
+    if s.host.tcp_parts != NULL and not fin and t.ooo_head != NS_NIL and t.parked == 0 and \
+            slab_block(&s.slab, t.ooo_head).seq == seq + length and \
+            insert_early(s, t, seq, data, length, False):
+        # It fills the hole: a copy costs less than a call for this one segment.
+        if t.quick_acks:
+            t.quick_acks -= 1
+        receive_owe_ack(s, t, True)
+        fin = take_early(s, t)
+        drop_ranges(t)
+        return fin
     if s.host.tcp_parts != NULL and not fin and receive_joins(s, t, seq, length):
         hold(s, t, data, length)
         taken = length

@@ -76,9 +76,11 @@ def test_what_the_consumer_leaves_is_parked_and_acknowledged() -> None:
     assert peer.stack.check() == 0
 
 
-def test_what_a_filled_hole_sets_free_is_given_at_once() -> None:
+@pytest.mark.parametrize("count", [2, 50])
+def test_what_a_filled_hole_sets_free_is_given_at_once(count: int) -> None:
+    """With what fills it: two are enough for a call of several."""
     peer = connected()
-    packets, data = in_order(peer, [MSS] * 50)
+    packets, data = in_order(peer, [MSS] * count)
     peer.stack.input_batch(packets[1:])
     peer.receive()
     assert peer.stack.parts_given() == 0
