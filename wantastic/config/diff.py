@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
 from typing import TypeAlias
 
 from wantastic.config.keys import NO_KEY
@@ -138,6 +139,19 @@ def _sorted_addresses(addresses: Iterable[IpInterface]) -> list[IpInterface]:
     return sorted(addresses, key=lambda a: (a.version, a.ip, a.network.prefixlen))
 
 
+def _before_those_that_go(
+    new: Iterable[IpInterface], gone: Iterable[IpInterface]
+) -> set[IpInterface]:
+    """Return the new addresses that have to come before the old ones go.
+
+    With its last IPv4 address an interface loses its IPv4 routes, the default one into the
+    tunnel among them. Not those in the subnet of one that goes, which would take them along.
+    """
+    going = [a.network for a in gone if isinstance(a, IPv4Interface)]
+    coming = [a for a in new if isinstance(a, IPv4Interface)]
+    return {a for a in coming if going and not any(a.network.overlaps(n) for n in going)}
+
+
 def tunnel_of(config: Config, private_key: bytes | None) -> Tunnel:
     """Return what a configuration asks for, with the identity that the device uses.
 
@@ -197,6 +211,9 @@ def diff(running: Tunnel, wanted: Tunnel) -> tuple[Change, ...]:
         changes.append(SetDefaultRoute(frozenset()))
     changes += [RemoveRoute(n) for n in _sorted(running.routes - wanted.routes)]
     gone = running.addresses - wanted.addresses
+    new = wanted.addresses - running.addresses
+    first = _before_those_that_go(new, gone)
+    changes += [AddAddress(a) for a in _sorted_addresses(first)]
     changes += [RemoveAddress(a) for a in _sorted_addresses(gone)]
     kept = {peer.public_key for peer in wanted.peers}
     changes += [RemovePeer(p.public_key) for p in running.peers if p.public_key not in kept]
@@ -214,8 +231,7 @@ def diff(running: Tunnel, wanted: Tunnel) -> tuple[Change, ...]:
     for peer in wanted.peers:
         if change := diff_peer(before.get(peer.public_key), peer):
             changes.append(change)
-    new = wanted.addresses - running.addresses
-    changes += [AddAddress(a) for a in _sorted_addresses(new)]
+    changes += [AddAddress(a) for a in _sorted_addresses(new - first)]
     changes += [AddRoute(n) for n in _sorted(wanted.routes - running.routes)]
     if wanted.default_route and again:
         changes.append(SetDefaultRoute(wanted.default_route))

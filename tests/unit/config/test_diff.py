@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import singledispatch
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.configs import ALICE_PRIVATE, BOB_PUBLIC, document, tunnels
 from tests.unit.config.test_parse import parse
@@ -147,3 +148,28 @@ def test_routes_are_the_listed_ranges_without_the_default_one() -> None:
     listed = document(server__allowed_ips=["0.0.0.0/0", "10.9.0.0/16"])
     assert tunnel_of(parse(listed), None).routes == {ip_network("10.9.0.0/16")}
     assert tunnel_of(parse(document()), None).routes == frozenset()
+
+
+INTERFACES = [f"10.{n}.0.{host}/{bits}" for n in (1, 2) for host in (1, 2) for bits in (24, 32)]
+
+
+@given(st.sets(st.sampled_from(INTERFACES)), st.sets(st.sampled_from(INTERFACES)))
+def test_an_interface_keeps_an_ipv4_address_where_it_can(
+    running: set[str], wanted: set[str]
+) -> None:
+    """Without one Linux drops its IPv4 routes, and traffic would leave beside the tunnel."""
+    before = Tunnel(addresses=frozenset(map(ip_interface, running)))
+    after = Tunnel(addresses=frozenset(map(ip_interface, wanted)))
+    there = set(before.addresses)
+    gone = before.addresses - after.addresses
+    new = after.addresses - before.addresses
+    apart = {a for a in new if gone and not any(a.network.overlaps(b.network) for b in gone)}
+    for change in d.diff(before, after):
+        if isinstance(change, d.AddAddress):
+            there.add(change.address)
+        elif isinstance(change, d.RemoveAddress):
+            # The kernel takes the others of its subnet along that are not its first.
+            assert change.address in there
+            there.discard(change.address)
+            assert apart <= there
+    assert there == after.addresses
