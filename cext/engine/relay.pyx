@@ -546,7 +546,8 @@ cdef int relay_splice(relay *r, uint32_t id, int fd, uint8_t *early, uint32_t ea
         return -EALREADY
     if body != NULL:
         f.body = body[0]
-        early_len = head_len + body_take(&f.body, early + head_len, early_len - head_len)
+        if early_len > head_len:
+            early_len = head_len + body_take(&f.body, early + head_len, early_len - head_len)
     error = -EBADMSG if f.body.kind == BODY_BROKEN else stream_prepare(fd)
     if error == 0:
         error = adopt(r, f, fd)
