@@ -117,8 +117,7 @@ image-test: build ## Boot the executable on an emulated router: BOARD=malta|virt
 	@$(NEED) $(BINARY_PACKAGES) cpio curl e2fsprogs iproute2 nftables \
 		qemu-system-arm qemu-system-mips squashfs-tools
 	@$(PY) -m buildroot.imagetest --board $(or $(BOARD),malta) \
-		$(if $(EXECUTABLE),--executable $(EXECUTABLE)) \
-		$(if $(NS_PER_INSTRUCTION),--ns-per-instruction $(NS_PER_INSTRUCTION))
+		$(if $(EXECUTABLE),--executable $(EXECUTABLE))
 
 clean: ## Remove everything that was built
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -58,16 +58,8 @@ def settings(token: str, authority: str) -> dict[str, str]:
 class Scenarios:
     """One board with its image, its flash and what it talks to."""
 
-    def __init__(
-        self,
-        board: Board,
-        firmware: Firmware,
-        net: Networks,
-        back: Backend,
-        ns_per_instruction: int = 0,
-    ) -> None:
+    def __init__(self, board: Board, firmware: Firmware, net: Networks, back: Backend) -> None:
         self.board = board
-        self.ns_per_instruction = ns_per_instruction
         self.firmware = firmware
         self.net = net
         self.back = back
@@ -78,8 +70,7 @@ class Scenarios:
 
         A failure shows what the agent says of itself.
         """
-        slow = self.ns_per_instruction
-        with Router(self.board, self.firmware, flash, self.net, clock, slow) as router:
+        with Router(self.board, self.firmware, flash, self.net, clock) as router:
             router.wait(r"BOOTED ([\d.]+)", BOOT_S)
             try:
                 yield router
@@ -193,13 +184,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--board", choices=BOARDS, default="malta")
     parser.add_argument("--executable", type=Path, help="default: dist/wantasticd-ARCH-slim")
-    parser.add_argument(
-        "--ns-per-instruction",
-        type=int,
-        choices=(0, 1, 2, 4, 8),
-        default=0,
-        help="let the router's clock count instructions; 0: this machine's time",
-    )
     options = parser.parse_args()
     board = BOARDS[options.board]
     executable = options.executable or ROOT / "dist" / f"wantasticd-{board.arch}-slim"
@@ -218,8 +202,7 @@ def main() -> int:
             try:
                 back = Backend(net, Path(work))
                 firmware = build(cache, board, executable, settings(back.token, back.ca))
-                scenarios = Scenarios(board, firmware, net, back, options.ns_per_instruction)
-                scenarios.run(Path(work))
+                Scenarios(board, firmware, net, back).run(Path(work))
             finally:
                 if back is not None:
                     back.close()

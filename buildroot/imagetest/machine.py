@@ -108,16 +108,11 @@ class Router:
         flash: Path,
         networks: Networks,
         clock: str = "utc",
-        ns_per_instruction: int = 0,
     ) -> None:
         command = [*board.emulator, "-m", str(MEMORY_MB), "-kernel", str(firmware.kernel)]
         command += ["-initrd", str(firmware.first_stage), "-nographic", "-no-reboot"]
         command += ["-append", f"console={board.console} panic=-1 quiet", "-nic", "none"]
         command += ["-monitor", "none", "-serial", "stdio", "-rtc", f"base={clock}"]
-        if ns_per_instruction:
-            # The router's clock counts its instructions: times do not depend on this machine.
-            shift = ns_per_instruction.bit_length() - 1
-            command += ["-icount", f"shift={shift},sleep=on"]
         self._control = flash.with_suffix(".control")
         command += ["-qmp", f"unix:{self._control},server=on,wait=off"]
         for number, (name, tap) in enumerate(networks.taps.items(), 1):
