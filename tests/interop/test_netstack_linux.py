@@ -76,7 +76,8 @@ def join(**options: Any) -> dict[str, Any]:
         space = lab.namespace("a")
         if loss:
             space.run("nft", LOSS)
-        driver = (sys.executable, "-m", "tests.support.netstack_tun", json.dumps(options))
+        driver = ("env", "MALLOC_ARENA_MAX=1", sys.executable, "-m")
+        driver += ("tests.support.netstack_tun", json.dumps(options))
         out: dict[str, Any] = json.loads(space.run(*driver, timeout=300))
     return out
 

@@ -184,7 +184,9 @@ def exchange(connection: socket.socket, data: bytes, options: Options) -> bool:
         sending = pool.submit(send)
         time.sleep(options.pause_s)
         got = bytearray()
-        while part := connection.recv(1 << 18):
+        # Small enough for the interpreter's heap to use again: larger ones stay in the heaps of
+        # threads that have ended, and would pass for the stack's.
+        while part := connection.recv(1 << 14):
             got += part
         sending.result()
         return bytes(got) == data
