@@ -137,7 +137,17 @@ def selftest(path: Path, arch: Arch) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"selftest ends with {done.returncode}: {done.stderr}")
+    for name in () if emulator(arch) else vectors():
+        if name not in done.stdout:
+            raise RuntimeError(f"this CPU has {name}, and the executable does not use it")
     return done.stdout.strip()
+
+
+def vectors() -> list[str]:
+    """Return which of our AEAD variants this CPU can run; Linux lists its flags."""
+    flags = {*Path("/proc/cpuinfo").read_text().split()}
+    variants = {"avx2": {"avx2", "bmi2"}, "avx512ifma": {"avx512ifma", "avx512_vbmi2", "bmi2"}}
+    return [name for name, needed in variants.items() if needed <= flags]
 
 
 def start_ms(path: Path) -> float:
