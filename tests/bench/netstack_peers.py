@@ -4,11 +4,13 @@ Each gives a client in the first namespace an address whose connections arrive a
 127.0.0.1:SERVER_PORT of the second, and says which processes do the work.
 
     tunnel     client -> forward, stack, WireGuard -> WireGuard, stack, forward -> server
-    namespace  client -> the kernel's TCP, TAP -> stack -> server
+    namespace  client -> the kernel's TCP, TUN or TAP -> stack -> server
 
 In a tunnel both ends are measured. slirp4netns and pasta are one end: what they receive
 as segments and write to a socket is compared with a tunnel's receiving end, and what
-they read from a socket and send as segments with its sending end. They encrypt nothing.
+they read from a socket and send as segments with its sending end. They encrypt nothing,
+so our stack is measured in their place as well: alone, one packet a read or write as they
+have it; and with the offloads that our TUN mode asks of the kernel, and they do not.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +50,11 @@ class Program:
 
     def cpu_s(self) -> float:
         return cpu_s(self.pid)
+
+    def spent_s(self) -> tuple[float, float]:
+        """Return the CPU seconds, and what of them was in the kernel, to 10 ms."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return self.cpu_s(), int(fields[12]) / os.sysconf("SC_CLK_TCK")
 
     def rss_kib(self) -> int:
         return rss_kib(self.pid)
@@ -217,6 +225,8 @@ def gvisor(left: Namespace, right: Namespace) -> Iterator[Ends]:
 
 # -- one end: a namespace's way out --
 
+DEVICE = "tap0"
+
 
 @contextmanager
 def started(space: Namespace, arguments: Sequence[str]) -> Iterator[Program]:
@@ -227,23 +237,44 @@ def started(space: Namespace, arguments: Sequence[str]) -> Iterator[Program]:
         space.stop(process)
 
 
-def wait_device(space: Namespace, name: str) -> None:
+def wait_device(space: Namespace, shown: str = "inet ") -> None:
+    """Wait until `ip addr` shows the device with its address, or what else is wanted."""
     deadline = time.monotonic() + START_S
-    while "inet " not in space.run("ip", "addr", "show", "dev", name, check=False):
+    while shown not in space.run("ip", "addr", "show", "dev", DEVICE, check=False):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{name} did not come up")
+            raise RuntimeError(f"{DEVICE} did not come up")
         time.sleep(0.02)
+
+
+@contextmanager
+def alone(left: Namespace, right: Namespace, *more: str) -> Iterator[Ends]:
+    left.run("ip", "link", "del", "eth0")
+    command = (
+        *(sys.executable, "-m", "tests.bench.netstack_alone", f"/var/run/netns/{left.name}"),
+        *(DEVICE, str(MTU), INNER[1], str(TUNNEL_PORT), str(SERVER_PORT), *more),
+    )
+    with started(right, command) as one:
+        wait_device(left, f"{DEVICE}:")
+        left.run("ip", "addr", "add", f"{INNER[0]}/24", "dev", DEVICE)
+        left.run("ip", "link", "set", DEVICE, "up")
+        yield Ends(INNER[1], TUNNEL_PORT, one, one)
+
+
+@contextmanager
+def alone_offloads(left: Namespace, right: Namespace) -> Iterator[Ends]:
+    with alone(left, right, "offloads") as ends:
+        yield ends
 
 
 @contextmanager
 def slirp(left: Namespace, right: Namespace) -> Iterator[Ends]:
     command = (
         *("slirp4netns", "--netns-type=path", "--configure", f"--mtu={MTU}"),
-        *(f"/var/run/netns/{left.name}", "tap0"),
+        *(f"/var/run/netns/{left.name}", DEVICE),
     )
     left.run("ip", "link", "del", "eth0")
     with started(right, command) as one:
-        wait_device(left, "tap0")
+        wait_device(left)
         yield Ends("10.0.2.2", SERVER_PORT, one, one)
 
 
@@ -259,20 +290,22 @@ def pasta(left: Namespace, right: Namespace) -> Iterator[Ends]:
     right.run("ip", "route", "add", "default", "via", "192.168.78.1")
     command = (
         *("pasta", "--foreground", "--quiet", "--runas", "0", "--config-net", "-4"),
-        *("-m", str(MTU), "-I", "tap0", "-t", "none", "-u", "none", "-T", "none", "-U", "none"),
+        *("-m", str(MTU), "-I", DEVICE, "-t", "none", "-u", "none", "-T", "none", "-U", "none"),
         *("--netns", f"/var/run/netns/{left.name}"),
     )
     with started(right, command) as one:
-        wait_device(left, "tap0")
+        wait_device(left)
         yield Ends("192.168.78.1", SERVER_PORT, one, one)
 
 
 OURS, GVISOR, SLIRP, PASTA = "wantasticd", "wireguard-go + gVisor", "slirp4netns", "pasta"
+ALONE, OFFLOADS = "wantasticd's stack, no tunnel", "the same, with offloads"
+WITHOUT_TUNNEL = (Stack(ALONE, False, alone), Stack(OFFLOADS, False, alone_offloads))
 
 
 def available() -> dict[str, Stack]:
     """Return the stacks that can be had here, ours first."""
-    found = [Stack(OURS, True, ours)]
+    found = [Stack(OURS, True, ours), *WITHOUT_TUNNEL]
     if gvisor_program():
         found.append(Stack(GVISOR, True, gvisor))
     if shutil.which("slirp4netns"):

@@ -56,7 +56,10 @@ class PeakRss:
         self.mib = 0.0
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.05):
+        # At the end once more: a block may be over before the second look.
+        last = False
+        while not last:
+            last = self._stop.wait(0.05)
             self.mib = max(self.mib, *(p.rss_kib() / 1024 for p in self._programs))
 
     def __enter__(self) -> PeakRss:
