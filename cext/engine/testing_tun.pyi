@@ -2,7 +2,13 @@
 
 class StackOnTun:
     def __init__(
-        self, name: str, netns_fd: int, mtu: int, address: bytes, offloads: bool = False
+        self,
+        name: str,
+        netns_fd: int,
+        mtu: int,
+        address: bytes,
+        memory: int,
+        offloads: bool = False,
     ) -> None: ...
     def forward(self, port: int, target: tuple[str, int, int]) -> None:
         """What connects to a port of the address is connected to `target` of the host."""

@@ -20,8 +20,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint6
 from libc.stdlib cimport free, malloc
 
 from cext.engine.core cimport (
-    MEMORY_LIMIT_DEFAULT, OUT_TURN_FLUSHES, OUT_TURN_READS, core_create, core_destroy,
-    core_memory_bytes, engine_core,
+    OUT_TURN_FLUSHES, OUT_TURN_READS, core_create, core_destroy, core_memory_bytes, engine_core,
 )
 from cext.engine.engine cimport fill_endpoint
 from cext.engine.gro cimport GRO_PACKETS_MAX, gro_batch, gro_coalesce, gro_vectors
@@ -204,16 +203,19 @@ cdef class StackOnTun:
 
     cdef line l
 
-    def __cinit__(self, str name, int netns_fd, int mtu, bytes address, bint offloads=False):
+    def __cinit__(self, str name, int netns_fd, int mtu, bytes address, size_t memory,
+                  bint offloads=False):
         cdef const uint8_t *v4 = address
         cdef uint8_t mapped[16]
-        cdef engine_core *core = core_create(MEMORY_LIMIT_DEFAULT, HOST_ALL_FEATURES, mtu)
+        cdef size_t used
+        cdef engine_core *core = core_create(memory, HOST_ALL_FEATURES, mtu)
         if core == NULL:
             raise MemoryError
         self.l.core = core
         self.l.room = <uint32_t>(mtu + 63) & ~<uint32_t>63
         self.l.area = <uint8_t *>malloc(<size_t>GRO_PACKETS_MAX * self.l.room)
-        self.l.r = netport_create(core, MEMORY_LIMIT_DEFAULT - core_memory_bytes(core), mtu)
+        used = core_memory_bytes(core)
+        self.l.r = netport_create(core, memory - used if memory > used else 0, mtu)
         if self.l.area == NULL or self.l.r == NULL:
             raise MemoryError
         address_from_v4(mapped, v4)

@@ -14,6 +14,7 @@ import os
 import sys
 
 from cext.engine.testing_tun import StackOnTun
+from wantastic.config.model import DEFAULT_MEMORY_BYTES
 
 
 def main(
@@ -21,7 +22,10 @@ def main(
 ) -> None:
     space = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     packed = ipaddress.IPv4Address(address).packed
-    stack = StackOnTun(device, space, int(mtu), packed, offloads="offloads" in more)
+    # As much as the agent has where nothing else is configured.
+    stack = StackOnTun(
+        device, space, int(mtu), packed, DEFAULT_MEMORY_BYTES, offloads="offloads" in more
+    )
     os.close(space)
     stack.forward(int(port), ("127.0.0.1", int(target), 0))
     stack.run()
