@@ -13,7 +13,7 @@ WANTASTICD_LICENSE = \
 	Apache-2.0, PSF-2.0 (Python), Apache-2.0 (OpenSSL, grpcio), \
 	BSD-3-Clause (protobuf, grpclib), BSD-2-Clause (pycryptodome), \
 	MIT (h2, hpack, hyperframe), Zlib (zlib), \
-	AGPL-3.0 with Nuitka-runtime-exception (Nuitka's run-time library)
+	AGPL-3.0 with Nuitka-runtime-exception (Nuitka run-time library)
 WANTASTICD_LICENSE_FILES = LICENSE
 WANTASTICD_DEPENDENCIES = \
 	host-protobuf host-python3 host-python-cython host-python-setuptools

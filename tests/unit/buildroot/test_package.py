@@ -103,6 +103,13 @@ def test_help_texts_fit_buildroots_rule() -> None:
         in_help = line.strip() == "help" or (in_help and (line.startswith("\t  ") or not line))
 
 
+def test_licences_can_stand_in_a_shell_word() -> None:
+    # `make legal-info` echoes them between single quotes.
+    text = (PACKAGE / "wantasticd.mk").read_text().replace("\\\n", " ")
+    (licences,) = (line for line in text.splitlines() if line.startswith("WANTASTICD_LICENSE ="))
+    assert "'" not in licences
+
+
 def test_licence_hash_is_that_of_the_file() -> None:
     rows = (PACKAGE / "wantasticd.hash").read_text().splitlines()
     hashes = dict(reversed(row.split()[1:]) for row in rows if not row.startswith("#"))
