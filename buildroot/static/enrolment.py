@@ -7,7 +7,8 @@ over TLS by the transport that was built in, and a tunnel between this build and
     first start    no key, a token: registers, shakes hands; the page by SOCKS5
     second start   the server refuses connections: the tunnel out of the stored configuration
 
-Both agents are ended by SIGTERM and have to end with status 0.
+Both agents are ended by SIGTERM and have to end with status 0. Where no tunnel can be, registering
+alone is tried.
 """
 
 from __future__ import annotations
@@ -104,34 +105,49 @@ def settings(folder: Path, token: str) -> Path:
     return path
 
 
-def enrol(command: Sequence[str], timeout_s: float, settle_s: float) -> tuple[float, float, int]:
-    """Run both starts; return seconds to the page of each, and the process to be weighed.
-
-    The second number is the resident memory in KB, `settle_s` after the first page.
-    """
+@contextmanager
+def server(command: Sequence[str]) -> Iterator[tuple[Space, Path, Backend, list[str]]]:
+    """Start the server; yield where it is, a folder, itself and the agent's command line."""
     with Space() as space, tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         back = Backend(space, folder, LOOPBACK, LOOPBACK)
         try:
             (folder / "ca.pem").write_text(back.ca)
-            started = [*command, "-config", str(settings(folder, back.token))]
-            begin = time.monotonic()
-            with agent(space, started, folder) as process:
-                back.wait_for_page(timeout_s)
-                first_s = time.monotonic() - begin
-                time.sleep(settle_s)
-                resident_kb = resident(process.pid)
-            if len(back.devices()) != 1:
-                raise Failure(f"the server has other devices: {back.devices()}")
-            back.answer(False)
-            begin = time.monotonic()
-            with agent(space, started, folder):
-                back.wait_for_page(timeout_s)
-                again_s = time.monotonic() - begin
-            if len(back.devices()) != 1:
-                raise Failure("it registered once more")
+            yield space, folder, back, [*command, "-config", str(settings(folder, back.token))]
         finally:
             back.close()
+
+
+def register(command: Sequence[str], timeout_s: float) -> float:
+    """Run a first start; return the seconds until the server had registered the device."""
+    with server(command) as (space, folder, back, started):
+        begin = time.monotonic()
+        with agent(space, started, folder):
+            back.wait_for_devices(1, timeout_s)
+            return time.monotonic() - begin
+
+
+def enrol(command: Sequence[str], timeout_s: float, settle_s: float) -> tuple[float, float, int]:
+    """Run both starts; return seconds to the page of each, and the process to be weighed.
+
+    The second number is the resident memory in KB, `settle_s` after the first page.
+    """
+    with server(command) as (space, folder, back, started):
+        begin = time.monotonic()
+        with agent(space, started, folder) as process:
+            back.wait_for_page(timeout_s)
+            first_s = time.monotonic() - begin
+            time.sleep(settle_s)
+            resident_kb = resident(process.pid)
+        if len(back.devices()) != 1:
+            raise Failure(f"the server has other devices: {back.devices()}")
+        back.answer(False)
+        begin = time.monotonic()
+        with agent(space, started, folder):
+            back.wait_for_page(timeout_s)
+            again_s = time.monotonic() - begin
+        if len(back.devices()) != 1:
+            raise Failure("it registered once more")
     return first_s, again_s, resident_kb
 
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from buildroot.static import (
     symbols,
     toolchain,
 )
-from buildroot.static.arches import ARCHES, TRANSPORTS
+from buildroot.static.arches import ARCHES, TRANSPORTS, Arch
 from buildroot.static.cache import BuildError, Cache, Unit
 from buildroot.static.sources import PINS, Pin, Sources
 
@@ -226,6 +227,52 @@ def test_budgets() -> None:
     assert not check.Figure("x", 6, "bytes", 5).ok
     assert "TOO MUCH" in str(check.Figure("x", 6, "bytes", 5))
     assert set(check.XZ_BUDGET) == set(check.RSS_BUDGET_KB) == set(TRANSPORTS)
+
+
+@pytest.mark.parametrize("name", ARCHES)
+def test_a_tunnel_that_the_emulator_cannot_carry_is_left_out_aloud(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried: list[str] = []
+
+    def tunnel(path: Path, arch: Arch) -> dict[str, int]:
+        tried.append("tunnel")
+        return {"pages": 1, "peak_kb": 1}
+
+    def enrol(command: Sequence[str], timeout_s: float, settle_s: float) -> tuple[float, ...]:
+        tried.append("enrolled")
+        return (1.0, 1.0, 1)
+
+    def register(command: Sequence[str], timeout_s: float) -> float:
+        tried.append("registered")
+        return 1.0
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(check.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(check.shutil, "which", lambda program: f"/bin/{program}")
+    monkeypatch.setattr(check, "run_alone", lambda path, arch: "")
+    monkeypatch.setattr(check, "selftest", lambda path, arch: check.CAN_ENROL)
+    monkeypatch.setattr(check, "tunnel", tunnel)
+    monkeypatch.setattr(check.enrolment, "enrol", enrol)
+    monkeypatch.setattr(check.enrolment, "register", register)
+    monkeypatch.setattr(check, "start_ms", lambda command: 1.0)
+    monkeypatch.setattr(check, "idle_rss_kb", lambda command, settle_s: {"VmRSS": 1, "VmHWM": 1})
+    path = tmp_path / "program"
+    path.write_bytes(elf(32, "<", [1]))
+    assert check.check(path, ARCHES[name], "slim", "/somebody/home")
+    said = capsys.readouterr().out
+    if name == "mips":
+        assert tried == ["registered"]
+        assert f"no tunnel tried: {check.EMULATOR_CANNOT[name]}" in said
+    else:
+        assert tried == ["tunnel", "enrolled"]
+        assert "no tunnel" not in said
+    # What an emulator takes says nothing about the CPU: named so, and held to no budget.
+    assert ("emulator" in said) == (name != "x86_64")
+    assert said.count("at most") == (4 if name == "x86_64" else 1)
 
 
 def test_a_changed_module_list_stops_the_build(
