@@ -22,7 +22,8 @@ from wantastic.config.errors import ConfigError
 from wantastic.config.model import Config, LogLevel
 from wantastic.telemetry.log import Log
 
-RUNNER = "wantastic.agent.runner"
+AGENT = "wantastic.agent"
+RUNNER = f"{AGENT}.runner"
 VERBOSE: tuple[LogLevel | None, ...] = (None, "debug", "trace")
 
 
@@ -49,7 +50,8 @@ def run(command: Run) -> int:
     log.hide(command.token)
     if command.token:
         log.warning("other users can see -token while this runs; -token-file hides it")
-    if find_spec(RUNNER):
+    # Of the package: to look for a module in one that is missing is an error.
+    if find_spec(AGENT):
         status: int = import_module(RUNNER).run(command, override_of(command), log)
         return status
     if command.enrols or not command.config_path:
