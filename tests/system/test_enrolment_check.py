@@ -32,3 +32,7 @@ def test_an_agent_that_cannot_is_told_with_its_status(tmp_path: Path) -> None:
     )
     with pytest.raises(Failure, match=r"(?s)no page.*google.protobuf"):
         enrolment.enrol([sys.executable, str(broken)], 10.0, 0.0)
+
+
+def test_registering_alone_needs_no_tunnel() -> None:
+    assert 0 < enrolment.register(AGENT, 60.0) < 60
