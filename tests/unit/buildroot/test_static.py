@@ -259,7 +259,9 @@ def test_a_tunnel_that_the_emulator_cannot_carry_is_left_out_aloud(
     monkeypatch.setattr(check.enrolment, "enrol", enrol)
     monkeypatch.setattr(check.enrolment, "register", register)
     monkeypatch.setattr(check, "start_ms", lambda command: 1.0)
-    monkeypatch.setattr(check, "idle_rss_kb", lambda command, settle_s: {"VmRSS": 1, "VmHWM": 1})
+    monkeypatch.setattr(
+        check, "idle_rss_kb", lambda command, mode, settle_s: {"VmRSS": 1, "VmHWM": 1}
+    )
     path = tmp_path / "program"
     path.write_bytes(elf(32, "<", [1]))
     assert check.check(path, ARCHES[name], "slim", "/somebody/home")
