@@ -28,16 +28,24 @@ $b mount -t devtmpfs dev /dev
 for module in $($b cat /modules/order); do
 	[ -f "/modules/$module.ko" ] && $b insmod "/modules/$module.ko"
 done
+find_disks() {
+	disks=
+	for disk in sda sdb vda vdb; do
+		[ -b /dev/$disk ] && disks="$disks $disk"
+	done
+	set -- $disks
+	[ $# -eq 2 ]
+}
 tries=0
-while [ ! -b /dev/vdb ] && [ $tries -lt 100 ]; do
+until find_disks || [ $tries -ge 100 ]; do
 	$b sleep 0.1
 	tries=$((tries + 1))
 done
 # The order of disks follows the bus: the squashfs is the one that mounts as one.
-for disk in vda vdb; do
+for disk in $disks; do
 	if $b mount -t squashfs -o ro /dev/$disk /ro 2>/dev/null; then root=$disk; fi
 done
-for disk in vda vdb; do
+for disk in $disks; do
 	[ $disk = "$root" ] || $b mount -t ext4 /dev/$disk /rw
 done
 $b mkdir -p /rw/up /rw/work

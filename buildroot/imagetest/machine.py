@@ -118,8 +118,9 @@ class Router:
         for number, (name, tap) in enumerate(networks.taps.items(), 1):
             command += ["-netdev", f"tap,id={name},fd={tap}"]
             command += ["-device", f"{board.card},netdev={name},mac=52:54:00:77:{number:02x}:02"]
-        for name, path, mode in (("root", firmware.root, "on"), ("flash", flash, "off")):
-            drive = f"file={path},format=raw,if=none,readonly={mode},id={name}"
+        # What is written to the root is the emulator's to forget: not every disk can be read-only.
+        for name, path, forget in (("root", firmware.root, "on"), ("flash", flash, "off")):
+            drive = f"file={path},format=raw,if=none,snapshot={forget},id={name}"
             command += ["-drive", drive, "-device", f"{board.disk},drive={name}"]
         self.text = ""
         self.started = time.monotonic()
