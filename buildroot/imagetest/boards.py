@@ -34,9 +34,7 @@ BOARDS = {
             "mipsel",
             "mipsel",
             "linux-image-4kc-malta",
-            (
-                *("ata_piix", "mii", "pcnet32", *DISK_MODULES, *FILE_SYSTEMS),
-            ),
+            ("ata_piix", "mii", "pcnet32", *DISK_MODULES, *FILE_SYSTEMS),
             "ttyS0",
             ("qemu-system-mipsel", "-M", "malta", "-cpu", "24Kf", "-vga", "none"),
             # Disks of the board's own controller. On its PCI bus, whose interrupts they shared
