@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -26,7 +27,11 @@ def unpack(archive: Path, cache: Path = CACHE) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=cache))
     try:
-        with tarfile.open(archive, "r|xz") as tar:
+        # The package depends on xz; a static interpreter has no lzma.
+        with (
+            subprocess.Popen(["xz", "-dc", archive], stdout=subprocess.PIPE) as xz,
+            tarfile.open(fileobj=xz.stdout, mode="r|") as tar,
+        ):
             for member in tar:
                 path = Path(member.name)
                 if member.isfile() and str(path.parent) == FOLDER and path.suffix == ".pkt":
