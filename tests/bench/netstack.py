@@ -69,11 +69,12 @@ IDLE_GOAL_KIB = 1.024  # 1 MiB for 1,000 of them
 NOTE = textwrap.fill(
     f"{SLIRP} and {PASTA} carry packets between a TAP device and sockets, MTU {MTU}, one packet a"
     f' system call, and encrypt nothing. "{ALONE}" does that job with a TUN device: the product\'s'
-    " stack and relay, without WireGuard. It is what the goals against those two mean; for the"
-    " whole agent, which opens and seals besides and has the tunnel's socket to read and write,"
-    f' they are information. "{OFFLOADS}" opens the device as our TUN mode does, with a vnet'
-    " header: one system call carries many segments, which the kernel neither cuts nor joins."
-    ' Their TAP has none. "In kernel" is what of the CPU seconds the kernel took: for system'
+    f' stack and relay, without WireGuard. "{OFFLOADS}" opens the device as our TUN mode does, with'
+    " a vnet header: one system call carries many segments, which the kernel neither cuts nor"
+    " joins; their TAP has none. Both are held to the goals against those two, the first to see"
+    " what one packet a call leaves to any stack, the second for our own way to a device. The whole"
+    " agent opens and seals besides and has the tunnel's socket, not a device: its lines against"
+    ' those two are information. "In kernel" is what of the CPU seconds the kernel took: for system'
     " calls, the device, and the TCPs that run within them.",
     width=100,
 )
@@ -241,7 +242,7 @@ def tell(
     options: argparse.Namespace,
 ) -> None:
     """Print one part's result, and keep it in a file of its own."""
-    text = "\n".join(lines)
+    text = "\n".join([*lines, *(["", options.remark] if options.remark else [])])
     if not options.json:
         print(text, flush=True)
     if options.keep:
@@ -252,6 +253,7 @@ def tell(
 def main() -> int:
     parser = report.arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each stream to a peer")
+    parser.add_argument("--remark", help="a line to keep with it: what else ran, for example")
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--no-paths", action="store_true", help="leave the paths out")
     parser.add_argument("--no-peers", action="store_true", help="leave the peers out")
