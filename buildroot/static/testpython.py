@@ -22,7 +22,10 @@ from buildroot.static.toolchain import Toolchain
 RUNTIME = Path(__file__).parent / "runtime"
 # qemu-user passes the control messages of sendmsg() on without turning their numbers round: IP_TOS
 # and UDP_SEGMENT become EINVAL. Tests with live sockets need a little-endian CPU or a real kernel.
-BIG_ENDIAN_LIMITS = "*/tests/native/test_engine*.py"
+BIG_ENDIAN_LIMITS = tuple(
+    f"tests/native/test_engine{part}.py"
+    for part in ("", "_fairness", "_own_addresses", "_userspace")
+)
 PACKAGES = (
     "attrs",
     "hypothesis",
@@ -108,8 +111,9 @@ def run(cache: Cache, sources: Sources, tools: Toolchain, arguments: list[str]) 
         "WANTASTIC_EMULATED": tools.arch.name,
     }
     if tools.arch.big_endian:
-        say(f"left out, the emulator cannot: {BIG_ENDIAN_LIMITS} (sockets' control messages)")
-        arguments = [f"--ignore-glob={BIG_ENDIAN_LIMITS}", *arguments]
+        left_out = " ".join(BIG_ENDIAN_LIMITS)
+        say(f"left out, the emulator cannot: {left_out} (sockets' control messages)")
+        arguments = [*(f"--ignore={path}" for path in BIG_ENDIAN_LIMITS), *arguments]
     say(f"pytest on {tools.arch.name}: {' '.join(arguments)}")
     command = [emulator, str(python), str(launcher), *arguments]
     return subprocess.run(command, cwd=rooms.ROOT, env=environment, check=False).returncode
