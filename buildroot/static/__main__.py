@@ -14,6 +14,10 @@ from buildroot.static.rooms import ROOT
 from buildroot.static.sources import PINS, Sources
 from buildroot.static.toolchain import toolchain
 
+# OpenWrt exports them for its target; here they would reach the host's interpreter as well, and no
+# stage's hash knows of them. Flags belong into CC and CXX.
+FOREIGN = ("CONFIG_SITE", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS")
+
 
 def main() -> int:
     """Run one command; return the exit code."""
@@ -35,6 +39,8 @@ def main() -> int:
     binary.add_argument("--check", action="store_true", help="run it, hold it to its budgets")
     binary.add_argument("--output", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     cache = Cache(
         Path(os.environ.get("WANTASTIC_CACHE") or ROOT / "build" / "cache").resolve(), options.jobs
     )

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buildroot.static import __main__ as command_line
 from buildroot.static import (
     check,
     grpc,
@@ -303,6 +304,21 @@ def test_given_compilers_replace_zig(cache: Cache, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CXX", "/nonexistent/c++")
     with pytest.raises(BuildError, match="set CC, CXX, AR and RANLIB"):
         toolchain.toolchain(cache, Sources(cache), ARCHES["mips"])
+
+
+def test_flags_of_an_outer_build_reach_no_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # OpenWrt's CONFIG_SITE says that a long of its MIPS has four bytes.
+    monkeypatch.setenv("WANTASTIC_CACHE", str(tmp_path))
+    for name in ("CONFIG_SITE", "CFLAGS", "LDFLAGS"):
+        monkeypatch.setenv(name, "of an outer build")
+    seen: list[set[str]] = []
+    monkeypatch.setattr(Sources, "fetch", lambda *_: seen.append(set(os.environ)))
+    monkeypatch.setattr(sys, "argv", ["static", "sources"])
+    assert command_line.main() == 0
+    assert seen
+    assert not seen[0] & {"CONFIG_SITE", "CFLAGS", "LDFLAGS"}
 
 
 def test_environment_shim_drops_python_variables_only(tmp_path: Path) -> None:
