@@ -34,7 +34,8 @@
  *	half-close	end of stream -> FIN behind the last byte; NS_EVENT_PEER_CLOSED
  *			-> shutdown(); both -> the flow is over
  *	reset		either side's reset becomes the other's
- *	one request	of an HTTP proxy in absolute form: see relay_body.h
+ *	one request	of an HTTP proxy in absolute form: see relay_body.h; more of the
+ *			client's after the answer began -> dropped, FIN to the target
  *
  * UDP.  A forward of a port in the tunnel has one connected host socket for each
  * flow.  An association is one bound host socket of many flows: each datagram
@@ -89,6 +90,7 @@ enum {
 	RELAY_BROKEN = 0x20,		/* the descriptor failed: end it at the next occasion */
 	RELAY_HAS_TARGET = 0x40,	/* association: a port forward */
 	RELAY_HAS_CLIENT = 0x80,	/* SOCKS association: @to is known */
+	RELAY_ANSWERED = 0x100,		/* bytes of the tunnel's side reached the host's */
 };
 
 #define RELAY_NONE UINT32_MAX

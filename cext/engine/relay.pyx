@@ -10,11 +10,12 @@ from libc.string cimport memcpy, memset
 
 from cext.engine.core cimport EVENT_DIALLED, event_put, event_tell
 from cext.engine.relay_table cimport (
-    BODY_ANY, BODY_BROKEN, BODY_ENDED, RELAY_ACCEPTING, RELAY_BROKEN, RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED,
-    RELAY_FIN_GIVEN, RELAY_FIN_SEEN, RELAY_FIN_SENT, RELAY_LISTENER_USER, RELAY_LISTENERS,
-    RELAY_NONE, RELAY_OPEN, RELAY_READABLE, RELAY_TCP, RELAY_TCP_LISTENER, RELAY_TURN_BYTES,
-    body_take, relay, relay_body, relay_finish, relay_find, relay_flow, relay_free, relay_id,
-    relay_next_finished, relay_next_ready, relay_queue, relay_take,
+    BODY_ANY, BODY_BROKEN, BODY_ENDED, RELAY_ACCEPTING, RELAY_ANSWERED, RELAY_BROKEN,
+    RELAY_CONNECTING, RELAY_DIALLED, RELAY_DIALLING, RELAY_FAILED, RELAY_FIN_GIVEN, RELAY_FIN_SEEN,
+    RELAY_FIN_SENT, RELAY_LISTENER_USER, RELAY_LISTENERS, RELAY_NONE, RELAY_OPEN, RELAY_READABLE,
+    RELAY_TCP, RELAY_TCP_LISTENER, RELAY_TURN_BYTES, body_take, relay, relay_body, relay_finish,
+    relay_find, relay_flow, relay_free, relay_id, relay_next_finished, relay_next_ready,
+    relay_queue, relay_take,
 )
 from cext.engine.relay_udp cimport relay_udp_close, relay_udp_event, relay_udp_read
 from cext.host.stream cimport (
@@ -145,7 +146,11 @@ cdef void host_ended(relay *r, relay_flow *f) noexcept nogil:
 
 
 cdef void drop_rest(relay *r, relay_flow *f) noexcept nogil:
-    """Read what follows the one request: left there, it would make a reset of the close."""
+    """Read what follows the one request: left there, it would make a reset of the close.
+
+    Once its answer came, that is another request, and the target keeps the connection open for
+    it. The target hears the end of the stream, closes, and the client asks again elsewhere.
+    """
     cdef uint32_t moved = 0
     cdef int got
     while moved < RELAY_TURN_BYTES:
@@ -159,6 +164,8 @@ cdef void drop_rest(relay *r, relay_flow *f) noexcept nogil:
         if got == 0:
             host_ended(r, f)
             return
+        if f.flags & RELAY_ANSWERED:
+            ns_shutdown(r.stack, f.handle)
         moved += <uint32_t>got
     relay_queue(r, f)
 
@@ -215,6 +222,8 @@ cdef void sent(relay *r, relay_flow *f, uint32_t handle, uint32_t done, int erro
         f.flags |= RELAY_BROKEN
         relay_queue(r, f)
     r.bytes_in += done
+    if done:
+        f.flags |= RELAY_ANSWERED
     # The stack deducts what was taken.
     ns_set_receive_space(r.stack, handle, r.space + done)
 

@@ -82,6 +82,7 @@ cdef extern from "engine/relay.h" nogil:
         RELAY_BROKEN
         RELAY_HAS_TARGET
         RELAY_HAS_CLIENT
+        RELAY_ANSWERED
 
     struct relay_flow:
         uint32_t handle

@@ -242,6 +242,11 @@ def test_any_cache_is_read(data: bytes) -> None:
     Received.parse(data)
 
 
+def test_a_cache_nested_without_end_is_none() -> None:
+    depth = 100_000
+    assert Received.parse(b'{"statement":' + b"[" * depth + b"]" * depth + b"}") is None
+
+
 # ---- The exit node ------------------------------------------------------------------
 
 RANGES = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "::/0", "fd00::/8"]

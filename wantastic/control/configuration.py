@@ -101,7 +101,7 @@ class Received:
                 value["statement"],
                 int(value["received_unix_s"]),
             )
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         return found if isinstance(found.statement, dict) else None
 

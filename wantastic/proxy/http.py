@@ -4,7 +4,8 @@ A head is read whole (at most HEAD_BYTES), checked strictly and turned into a Re
 what to connect to, which bytes to send there first, and how the body is framed. From
 then on bytes pass unchanged, and a connection carries one request: `Connection: close`
 makes the origin server end it after its answer, and what the client sends behind the
-body, another request perhaps with the proxy's password, is dropped. It asks again.
+body, another request perhaps with the proxy's password, is dropped. It asks again. An
+origin that keeps the connection open all the same hears its end at that second request.
 
 Strictness is what keeps a second request from hiding in the first (RFC 9112 section
 11.2): bare line feeds, folded lines, blanks before a colon, two lengths, a length
