@@ -5,7 +5,7 @@ Traps, each of which silently yields wrong results:
   global, and then relocates it against the section: the table addresses of the MIPS AES and SHA
   assembly come out wrong ("can't find matching R_MIPS_LO16" is only a warning). Declaring the
   tables global and hidden first makes both ends agree; the warning is an error here, and
-  the finished executable does not yet compute known answers of its own: see docs/building.md.
+  binary-check has the finished executable compute known answers.
 - Configure's GCC-only machine flags (-mabi=32, -mips32r2) contradict the -target of a clang.
 - zig's runtime library has the __atomic_* operations, yet not __atomic_is_lock_free, which is
   asked for 64-bit values on 32-bit CPUs: runtime/atomic.c answers.

@@ -8,7 +8,8 @@ zig's habits that the wrappers and flags settle:
 - it refuses __DATE__ and __TIME__ (-Wno-date-time; SOURCE_DATE_EPOCH gives them a fixed value);
 - below -O2 it is a debug build with UBSan, ten times larger (-fno-sanitize=all);
 - `cc -E -` hands standard input to clang without the CPU's features, which then refuses the CPU:
-  OpenSSL asks the byte order so, and would take mipsel for big-endian. A temporary file helps;
+  OpenSSL asks the byte order so, takes mipsel for big-endian without an answer, and computes AES
+  wrongly. A temporary file helps; and whatever CC says is asked once before anything is compiled;
 - it caches compilations by itself, outside the tree unless told.
 """
 
@@ -31,8 +32,8 @@ SOURCE_DATE_EPOCH = "1767225600"
 
 ZIG_WRAPPER = """#!/bin/sh
 zig={zig}
-case "$*" in
-"-E -")
+case " $*" in
+*" -E -")
 	source=$(mktemp --suffix=.c)
 	trap 'rm -f "$source"' EXIT
 	cat >"$source"
@@ -43,6 +44,9 @@ esac
 exec "$zig" {kind} {flags} "$@"
 """
 PLAIN_WRAPPER = '#!/bin/sh\nexec {command} "$@"\n'
+
+# What `cc -E -` makes of QUESTION: the byte order and the size of a pointer.
+QUESTION = "target __BYTE_ORDER__ __SIZEOF_POINTER__\n"
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,30 @@ def _given(cache: Cache, arch: Arch) -> Toolchain:
     for kind in ("cc", "c++"):
         commands[kind] += f" {_prefix_map(cache)}"
     wrappers = {kind: PLAIN_WRAPPER.format(command=command) for kind, command in commands.items()}
-    return Toolchain(arch, _write(cache, arch, identity, wrappers), identity, False)
+    tools = Toolchain(arch, _write(cache, arch, identity, wrappers), identity, False)
+    _ask(cache, tools)
+    return tools
+
+
+def _ask(cache: Cache, tools: Toolchain) -> None:
+    """Compare the compiler's target with ours, the way OpenSSL's scripts ask for it."""
+    arch = tools.arch
+    wanted = f"target {4321 if arch.big_endian else 1234} {arch.bits // 8}"
+    done = subprocess.run(
+        [tools.folder / tools.cc, "-E", "-"],
+        input=QUESTION,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **tools.environment(cache)},
+    )
+    found = next((line for line in done.stdout.splitlines() if line.startswith("target ")), "")
+    if found != wanted:
+        raise BuildError(
+            f"CC={os.environ['CC']}: `{QUESTION.strip()}` through `$CC -E -` gives "
+            f"{found or done.stderr.strip()[-200:] or 'nothing'!r} where {arch.name} needs "
+            f"{wanted!r}: set CC to a compiler for {arch.triple} that reads standard input"
+        )
 
 
 def _prefix_map(cache: Cache) -> str:
