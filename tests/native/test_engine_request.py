@@ -152,9 +152,7 @@ def test_an_origin_that_stays_open_hears_of_the_second_request() -> None:
     world = World(4, 0.01)
     try:
         data = HEAD + body + b"\r\n" + NEXT
-        near, far = world.connect(
-            (0, len(answer)), 2, len(HEAD), data, (len(HEAD), len(body))
-        )
+        near, far = world.connect((0, len(answer)), 2, len(HEAD), data, (len(HEAD), len(body)))
 
         def turn(until: Callable[[], bool]) -> None:
             for _ in range(MOST_TURNS):
