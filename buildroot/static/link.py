@@ -99,7 +99,7 @@ def build(
         identity = sha256_of(repr(sorted(inputs.items())).encode())[:40]
         driver = tools.cxx if libgrpc else tools.cc
         link = [driver, *LINK_FLAGS, f"-Wl,--build-id=0x{identity}"]
-        libraries = ["-lm", "-lpthread", "-ldl", "-lutil"]
+        libraries = ["-lm", "-lpthread", "-ldl", "-lutil", *tools.libraries]
         for name, strip in (("wantasticd.debug", ("-g",)), ("wantasticd", ("-s",))):
             target = ["-o", folder / name]
             cache.run(folder / "log", [*link, *strip, *target, *inside, *libraries], env=env)

@@ -77,7 +77,8 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
         inside += [*crypto[0], crypto[1]]
         inside += [python / cpython.LIBRARY, ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
         link = [tools.cc, "-static", "-Os", "-Wl,--gc-sections", "-o", folder / "python", *inside]
-        cache.run(folder / "log", [*link, "-lm", "-lpthread", "-ldl", "-lutil"], env=env)
+        libraries = ["-lm", "-lpthread", "-ldl", "-lutil", *tools.libraries]
+        cache.run(folder / "log", [*link, *libraries], env=env)
         home = folder / "home" / "lib" / "python3.11"
         home.parent.mkdir(parents=True)
         home.symlink_to(sources.unpack("python3.11") / "Lib")

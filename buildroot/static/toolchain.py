@@ -11,6 +11,8 @@ zig's habits that the wrappers and flags settle:
   OpenSSL asks the byte order so, takes mipsel for big-endian without an answer, and computes AES
   wrongly. A temporary file helps; and whatever CC says is asked once before anything is compiled;
 - it caches compilations by itself, outside the tree unless told.
+
+GCC's: operations on 64 bits at once are calls of libatomic on a CPU that has none (MIPS32).
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from pathlib import Path
 from buildroot.static.arches import Arch
 from buildroot.static.cache import BuildError, Cache, sha256_of
 from buildroot.static.sources import Sources
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # 2026-01-01: what __DATE__ becomes, and the age of nothing else.
 SOURCE_DATE_EPOCH = "1767225600"
@@ -58,6 +62,8 @@ class Toolchain:
     identity: str
     """Goes into every stage's key."""
     is_zig: bool
+    libraries: tuple[str, ...] = ()
+    """What its own code needs at the end of every link."""
 
     @property
     def cc(self) -> str:
@@ -107,7 +113,7 @@ def toolchain(cache: Cache, sources: Sources, arch: Arch) -> Toolchain:
     zig.chmod(0o755)
     identity = f"{sources.pin('ziglang').sha256} {arch.zig_target} {arch.zig_cpu}"
     flags = f"-target {arch.zig_target} -mcpu={arch.zig_cpu} -Wno-date-time -fno-sanitize=all"
-    flags += f" {_prefix_map(cache)}"
+    flags += f" {_prefix_map(cache, zig.resolve().parents[1])}"
     wrappers = {
         "cc": ZIG_WRAPPER.format(zig=shlex.quote(str(zig)), kind="cc", flags=flags),
         "c++": ZIG_WRAPPER.format(zig=shlex.quote(str(zig)), kind="c++", flags=flags),
@@ -140,9 +146,18 @@ def _given(cache: Cache, arch: Arch) -> Toolchain:
     for kind in ("cc", "c++"):
         commands[kind] += f" {_prefix_map(cache)}"
     wrappers = {kind: PLAIN_WRAPPER.format(command=command) for kind, command in commands.items()}
-    tools = Toolchain(arch, _write(cache, arch, identity, wrappers), identity, False)
+    libraries = ("-latomic",) if _has_library(commands["cc"], "libatomic.a") else ()
+    folder = _write(cache, arch, identity, wrappers)
+    tools = Toolchain(arch, folder, identity, False, libraries)
     _ask(cache, tools)
     return tools
+
+
+def _has_library(compiler: str, name: str) -> bool:
+    """Ask a compiler for one of its archives; clang's runtime library needs none of GCC's."""
+    command = [*shlex.split(compiler), f"-print-file-name={name}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return Path(found).is_absolute() and Path(found).exists()
 
 
 def _ask(cache: Cache, tools: Toolchain) -> None:
@@ -166,12 +181,17 @@ def _ask(cache: Cache, tools: Toolchain) -> None:
         )
 
 
-def _prefix_map(cache: Cache) -> str:
+def _prefix_map(cache: Cache, compiler: Path | None = None) -> str:
     """Keep this machine's paths out of debug information and __FILE__.
 
-    In the wrapper, not among the flags: OpenSSL compiles its own flags in.
+    In the wrapper, not among the flags: OpenSSL compiles its own flags in. The last that
+    matches counts, and the cache may lie in our own folder.
     """
-    return shlex.quote(f"-ffile-prefix-map={cache.root}=/build")
+    places = [(ROOT, "/source"), (cache.root, "/build")]
+    if compiler:
+        # Its headers are named by where they really are.
+        places.append((compiler, "/build/compiler"))
+    return shlex.join(f"-ffile-prefix-map={path}={name}" for path, name in places)
 
 
 def _write(cache: Cache, arch: Arch, identity: str, wrappers: Mapping[str, str]) -> Path:

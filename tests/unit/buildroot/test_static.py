@@ -302,7 +302,9 @@ def test_given_compilers_replace_zig(cache: Cache, monkeypatch: pytest.MonkeyPat
     wrapper = (tools.folder / tools.cc).read_text()
     assert wrapper.startswith("#!/bin/sh\nexec cc ")
     assert f"-ffile-prefix-map={cache.root}=/build" in wrapper
+    assert f"-ffile-prefix-map={toolchain.ROOT}=/source" in wrapper
     assert os.access(tools.folder / tools.cc, os.X_OK)
+    assert tools.libraries == ("-latomic",)  # GCC's
     monkeypatch.setenv("CXX", "/nonexistent/c++")
     with pytest.raises(BuildError, match="set CC, CXX, AR and RANLIB"):
         toolchain.toolchain(cache, Sources(cache), own)
@@ -313,6 +315,7 @@ def test_given_compilers_replace_zig(cache: Cache, monkeypatch: pytest.MonkeyPat
     [
         ("mips", 'exec cc "$@"', "target 1234"),  # this machine's is no compiler for mips
         ("mipsel", '[ "$1" != --version ] || exec cc "$1"; echo no CPU >&2; exit 1', "no CPU"),
+        # One without libatomic: it answers with the bare name.
         ("mipsel", "cat; echo version", "target __BYTE_ORDER__"),
     ],
 )
