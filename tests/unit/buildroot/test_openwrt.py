@@ -112,6 +112,48 @@ def test_the_packaged_configuration_with_its_examples_is_valid() -> None:
     assert config.server.keepalive_s == 25
 
 
+RULES = """
+INCLUDE_DIR := $(TOPDIR)/include
+STAGING_DIR_HOSTPKG := $(TOPDIR)
+PKG_BUILD_DIR := /build
+ARCH := arm
+TARGET_CC := gcc
+TARGET_CXX := g++
+TARGET_AR := ar
+TARGET_RANLIB := ranlib
+TARGET_CFLAGS := -Os -pipe -mcpu=cortex-a7 -g3 -mfloat-abi=hard
+"""
+BUILD_PACKAGE = "define BuildPackage\ncompile:\n\t$$(call Build/Compile)\nendef\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "transport"), [("", "slim"), ("CONFIG_WANTASTICD_GRPCIO=y", "grpcio")]
+)
+def test_the_recipe_compiles_for_the_cpu_of_the_image(
+    tmp_path: Path, setting: str, transport: str
+) -> None:
+    python = tmp_path / "bin" / "python3"
+    for path, text in (
+        (tmp_path / "rules.mk", RULES),
+        (tmp_path / "include" / "package.mk", BUILD_PACKAGE),
+        (python, '#!/bin/sh\nprintf "%s\\n" "$CC" "$CXX" "$AR" "$RANLIB" "$*"\n'),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    python.chmod(0o755)
+    command = ["make", "-s", "-C", FEED, "compile", f"TOPDIR={tmp_path}", *setting.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("make")]
+    flags = "-mcpu=cortex-a7 -mfloat-abi=hard"
+    assert lines == [
+        f"gcc {flags}",
+        f"g++ {flags}",
+        "ar",
+        "ranlib",
+        f"-m buildroot.static binary --arch armv7 --transport {transport} --output /build",
+    ]
+
+
 def test_the_package_starts_disabled_and_keeps_what_the_user_wrote() -> None:
     assert "option enabled '0'" in (FEED / "files" / "wantastic.config").read_text()
     makefile = (FEED / "Makefile").read_text()
