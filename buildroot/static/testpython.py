@@ -108,6 +108,8 @@ def run(cache: Cache, sources: Sources, tools: Toolchain, arguments: list[str]) 
         "PYTHONPATH": os.pathsep.join(map(str, [rooms.ROOT, RUNTIME, *packages])),
         "PYTHONPYCACHEPREFIX": str(cache.root / "pycache"),
         "PYTHONDONTWRITEBYTECODE": "",
+        # One for all CPUs; CPython names it after the CPU where it knows Debian's name for that.
+        "_PYTHON_SYSCONFIGDATA_NAME": "_sysconfigdata__",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "WANTASTIC_EMULATED": tools.arch.name,
     }

@@ -140,9 +140,14 @@ def _given(cache: Cache, arch: Arch) -> Toolchain:
                 f"toolchain for {arch.triple}"
             )
     version = subprocess.run(
-        [*shlex.split(commands["cc"]), "--version"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()[0]
-    identity = f"{version} {sorted(commands.items())}"
+        [*shlex.split(commands["cc"]), "--version"], capture_output=True, text=True, check=False
+    )
+    if version.returncode:
+        raise BuildError(
+            f"CC={commands['cc']}: --version ends with {version.returncode}: "
+            f"{_end_of(version.stderr)}: set CC to a compiler for {arch.triple} and its flags"
+        )
+    identity = f"{version.stdout.partition(chr(10))[0]} {sorted(commands.items())}"
     for kind in ("cc", "c++"):
         commands[kind] += f" {_prefix_map(cache)}"
     wrappers = {kind: PLAIN_WRAPPER.format(command=command) for kind, command in commands.items()}
@@ -176,9 +181,14 @@ def _ask(cache: Cache, tools: Toolchain) -> None:
     if found != wanted:
         raise BuildError(
             f"CC={os.environ['CC']}: `{QUESTION.strip()}` through `$CC -E -` gives "
-            f"{found or done.stderr.strip()[-200:] or 'nothing'!r} where {arch.name} needs "
+            f"{found or _end_of(done.stderr) or 'nothing'!r} where {arch.name} needs "
             f"{wanted!r}: set CC to a compiler for {arch.triple} that reads standard input"
         )
+
+
+def _end_of(text: str) -> str:
+    """Return as much of what a program complained about as an error can hold."""
+    return text.strip()[-200:]
 
 
 def _prefix_map(cache: Cache, compiler: Path | None = None) -> str:

@@ -315,6 +315,7 @@ def test_given_compilers_replace_zig(cache: Cache, monkeypatch: pytest.MonkeyPat
     [
         ("mips", 'exec cc "$@"', "target 1234"),  # this machine's is no compiler for mips
         ("mipsel", '[ "$1" != --version ] || exec cc "$1"; echo no CPU >&2; exit 1', "no CPU"),
+        ("mipsel", "echo no such flag >&2; exit 1", "--version ends with 1: no such flag"),
         # One without libatomic: it answers with the bare name.
         ("mipsel", "cat; echo version", "target __BYTE_ORDER__"),
     ],
