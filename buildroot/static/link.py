@@ -36,7 +36,9 @@ RUNTIME = Path(__file__).parent / "runtime"
 SHIMS = ("atomic.c", "environment.c")
 # Unwinding tables: C++ exceptions are off, and musl unwinds nothing. wantasticd.debug keeps them.
 UNUSED_SECTIONS = (".eh_frame", ".eh_frame_hdr")
-LINK_FLAGS = ("-static", "-Os", "-Wl,--gc-sections", "-Wl,-z,noexecstack", "-Wl,-z,relro")
+# -O2: zig compiles its run-time library as the link is told, and under -Os its memcpy(), which
+# takes the place of the C library's, goes byte by byte.
+LINK_FLAGS = ("-static", "-O2", "-Wl,--gc-sections", "-Wl,-z,noexecstack", "-Wl,-z,relro")
 
 
 @dataclass(frozen=True)

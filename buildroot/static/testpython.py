@@ -76,7 +76,7 @@ def build(cache: Cache, sources: Sources, tools: Toolchain) -> Path:
         inside = [python / "Programs" / "python.o", *objects, *cext.objects, cext.archive]
         inside += [*crypto[0], crypto[1]]
         inside += [python / cpython.LIBRARY, ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
-        link = [tools.cc, "-static", "-Os", "-Wl,--gc-sections", "-o", folder / "python", *inside]
+        link = [tools.cc, "-static", "-O2", "-Wl,--gc-sections", "-o", folder / "python", *inside]
         libraries = ["-lm", "-lpthread", "-ldl", "-lutil", *tools.libraries]
         cache.run(folder / "log", [*link, *libraries], env=env)
         home = folder / "home" / "lib" / "python3.11"
