@@ -15,6 +15,7 @@ import os
 import runpy
 import shlex
 import subprocess
+import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,7 +67,9 @@ class BuildNative(build_ext):
         """Say what is compiled: the first build takes minutes."""
         target = self.get_ext_fullpath(ext.name)
         if self.force or newer_group([*ext.sources, *ext.depends], target, "newer"):
-            print(f"Compiling {ext.name}", flush=True)
+            # In one piece: several are compiled at a time.
+            sys.stdout.write(f"Compiling {ext.name}\n")
+            sys.stdout.flush()
         super().build_extension(ext)
 
 

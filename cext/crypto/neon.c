@@ -69,7 +69,7 @@ INLINE vec load(const void *p)
 	return vreinterpretq_u32_u8(vld1q_u8(p));
 }
 
-/* secret_erase() of 16 vectors; memset() of a small C library takes five times the instructions. */
+/* secret_erase() of 16 vectors; memset() of a small C library takes six times the instructions. */
 INLINE void erase16(vec x[16])
 {
 	vec zero = vdupq_n_u32(0);
