@@ -88,11 +88,14 @@ def build(
     def recipe(folder: Path) -> None:
         env = tools.environment(cache)
         (folder / "inittab.c").write_text(table)
+        for name in SHIMS:
+            # Debug information names where it was compiled: not in our own folder.
+            shutil.copy(RUNTIME / name, folder)
         include = cpython.include_flags(cache, sources, tools)
         command = (tools.cc, *tools.common_flags(), *include)
         units = [
             Unit(folder / "inittab.c", "inittab.o", command),
-            *(Unit(RUNTIME / name, Path(name).stem + ".o", command) for name in SHIMS),
+            *(Unit(folder / name, Path(name).stem + ".o", command) for name in SHIMS),
         ]
         objects = cache.compile(folder, units, env)
         inside = [*code, *objects, *cext.objects, *protobuf.build(cache, sources, tools)]

@@ -21,15 +21,13 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildroot.static.arches import Arch
 from buildroot.static.cache import BuildError, Cache, sha256_of
 from buildroot.static.sources import Sources
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # 2026-01-01: what __DATE__ becomes, and the age of nothing else.
 SOURCE_DATE_EPOCH = "1767225600"
@@ -139,9 +137,7 @@ def _given(cache: Cache, arch: Arch) -> Toolchain:
                 f"CC is given, so {kind} must be too: set CC, CXX, AR and RANLIB to a musl "
                 f"toolchain for {arch.triple}"
             )
-    version = subprocess.run(
-        [*shlex.split(commands["cc"]), "--version"], capture_output=True, text=True, check=False
-    )
+    version = _answer([*shlex.split(commands["cc"]), "--version"])
     if version.returncode:
         raise BuildError(
             f"CC={commands['cc']}: --version ends with {version.returncode}: "
@@ -154,29 +150,26 @@ def _given(cache: Cache, arch: Arch) -> Toolchain:
     libraries = ("-latomic",) if _has_library(commands["cc"], "libatomic.a") else ()
     folder = _write(cache, arch, identity, wrappers)
     tools = Toolchain(arch, folder, identity, False, libraries)
-    _ask(cache, tools)
+    _ask(tools)
     return tools
+
+
+def _answer(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a compiler with a text on its standard input."""
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 
 def _has_library(compiler: str, name: str) -> bool:
     """Ask a compiler for one of its archives; clang's runtime library needs none of GCC's."""
-    command = [*shlex.split(compiler), f"-print-file-name={name}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    found = _answer([*shlex.split(compiler), f"-print-file-name={name}"]).stdout.strip()
     return Path(found).is_absolute() and Path(found).exists()
 
 
-def _ask(cache: Cache, tools: Toolchain) -> None:
+def _ask(tools: Toolchain) -> None:
     """Compare the compiler's target with ours, the way OpenSSL's scripts ask for it."""
     arch = tools.arch
     wanted = f"target {4321 if arch.big_endian else 1234} {arch.bits // 8}"
-    done = subprocess.run(
-        [tools.folder / tools.cc, "-E", "-"],
-        input=QUESTION,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **tools.environment(cache)},
-    )
+    done = _answer([str(tools.folder / tools.cc), "-E", "-"], QUESTION)
     found = next((line for line in done.stdout.splitlines() if line.startswith("target ")), "")
     if found != wanted:
         raise BuildError(
@@ -194,10 +187,9 @@ def _end_of(text: str) -> str:
 def _prefix_map(cache: Cache, compiler: Path | None = None) -> str:
     """Keep this machine's paths out of debug information and __FILE__.
 
-    In the wrapper, not among the flags: OpenSSL compiles its own flags in. The last that
-    matches counts, and the cache may lie in our own folder.
+    In the wrapper, not among the flags: OpenSSL compiles its own flags in.
     """
-    places = [(ROOT, "/source"), (cache.root, "/build")]
+    places = [(cache.root, "/build")]
     if compiler:
         # Its headers are named by where they really are.
         places.append((compiler, "/build/compiler"))
