@@ -207,6 +207,11 @@ class Restarted:
         self._server.process.wait()
         self._server = self._start()
 
+    def fault(self) -> str:
+        """Say that the server ended by itself, if it did."""
+        status = self._server.process.poll()
+        return "" if status is None else f"; THE SERVER ENDED WITH {status}"
+
     def close(self) -> None:
         self._stack.close()
 
@@ -222,8 +227,8 @@ def paced(window_s: float) -> Iterator[None]:
         follow.RECONNECT = before  # type: ignore[misc]
 
 
-def report(name: str, arrivals: Arrivals, count: int, window_s: float) -> bool:
-    """Print a line; True when all came back and there was no storm."""
+def report(name: str, arrivals: Arrivals, count: int, window_s: float, fault: str) -> bool:
+    """Print a line; True when all came back to a server that lives and there was no storm."""
     part_s = window_s / PARTS
     back = sorted(arrivals.back_s) or [0.0]
     storm = is_storm(arrivals.tried_s, count, window_s)
@@ -232,10 +237,10 @@ def report(name: str, arrivals: Arrivals, count: int, window_s: float) -> bool:
         f"  {name:6} {len(arrivals.tried_s):5} attempts, the busiest {part_s:.1f} s saw "
         f"{busiest(arrivals.tried_s, part_s)} (an even share is {count / PARTS:.0f}); back after "
         f"{back[0]:.1f} s, median {back[len(back) // 2]:.1f} s, last {back[-1]:.1f} s"
-        f"{'; A STORM' if storm else ''}{f'; {lost} NOT BACK' if lost else ''}\n"
+        f"{'; A STORM' if storm else ''}{f'; {lost} NOT BACK' if lost else ''}{fault}\n"
     )
     sys.stdout.flush()
-    return not storm and not lost
+    return not (storm or lost or fault)
 
 
 async def measure(
@@ -254,7 +259,8 @@ async def measure(
         )
         for name, restart in (("drain", restarted.drain), ("kill", restarted.kill)):
             arrivals = await agents.watch_restart(restart, options.timeout)
-            good = report(name, arrivals, options.agents, options.window) and good
+            fault = restarted.fault()
+            good = report(name, arrivals, options.agents, options.window, fault) and good
     finally:
         await agents.close()
     return good

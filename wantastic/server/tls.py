@@ -19,6 +19,8 @@ from wantastic.server.settings import SettingsError
 
 RENEW_BEFORE_S = 30 * 86_400
 CHECK_S = 60.0
+# Some thousand times what a handshake takes from asking to using.
+SETTLE_S = 0.25
 
 
 class CertificateSource:
@@ -65,28 +67,41 @@ class CertificateSource:
         """Look again; True when there is another certificate. The old one stays on errors."""
         try:
             found, mark = self._read()
+            if mark == self._mark:
+                return False
+            _load(found, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
         except SettingsError:
             return False
-        if mark == self._mark:
-            return False
-        before = self._current
         self._current, self._mark = found, mark
-        try:
-            self.context()
-        except SettingsError:
-            self._current = before
-            return False
         return True
 
     def credentials(self, client_root: bytes | None) -> grpc.ServerCredentials:
-        """Return what a gRPC listener needs; with a root it demands client certificates."""
+        """Return what one gRPC listener needs; with a root it demands client certificates.
+
+        gRPC asks before each handshake, one thread at a time, and takes None for "as before".
+        """
+        given = self._current
 
         def configuration() -> grpc.ServerCertificateConfiguration:
-            pair = (self._current.private_key, self._current.chain)
+            pair = (given.private_key, given.chain)
             return grpc.ssl_server_certificate_configuration([pair], client_root)
 
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal given
+            current = self._current
+            if current is given:
+                return None
+            given = current
+            # gRPC frees what it had while a handshake that has just asked may still be about
+            # to use it (grpc issue 36693), which ends the process. Nobody else can ask now:
+            # those who have are given time to take it.
+            time.sleep(SETTLE_S)
+            return configuration()
+
         return grpc.dynamic_ssl_server_credentials(
-            configuration(), configuration, require_client_authentication=client_root is not None
+            configuration(),
+            renewed,  # type: ignore[arg-type]  # (the stubs forget that it may give None)
+            require_client_authentication=client_root is not None,
         )
 
     def context(self) -> ssl.SSLContext:
@@ -98,12 +113,16 @@ class CertificateSource:
 
     def load(self, context: ssl.SSLContext) -> None:
         """Put the present certificate into a context; new connections use it."""
-        # ssl reads files only; a memfd keeps the key out of every file system.
-        descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, self._current.private_key + b"\n" + self._current.chain)
-            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-        except ssl.SSLError as error:
-            raise SettingsError(f"--tls-cert, --tls-key: {error.reason}; do they match?") from None
-        finally:
-            os.close(descriptor)
+        _load(self._current, context)
+
+
+def _load(certificate: ServerCertificate, context: ssl.SSLContext) -> None:
+    # ssl reads files only; a memfd keeps the key out of every file system.
+    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, certificate.private_key + b"\n" + certificate.chain)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    except ssl.SSLError as error:
+        raise SettingsError(f"--tls-cert, --tls-key: {error.reason}; do they match?") from None
+    finally:
+        os.close(descriptor)
