@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildroot.static import (
+    allocator,
     cpython,
     grpc_private,
     inittab,
@@ -69,6 +70,7 @@ def build(
     table = inittab.source(
         program.standard_extensions(sources.unpack("python3.11") / "Lib"), modules
     )
+    malloc = allocator.build(cache, sources, tools)
     code = program_c.compile_c(cache, sources, tools, program)
     inputs = {
         "rooms": cext.archive.parent.name,
@@ -78,6 +80,7 @@ def build(
         "openssl": ssl.name,
         "zlib": z.name,
         "protobuf": protobuf.build(cache, sources, tools)[0].parent.name,
+        "malloc": sorted({path.parent.name for path in malloc}),
         "grpc": [path.parent.name for path in libgrpc],
         "table": table,
         "shims": {name: hash_file(RUNTIME / name) for name in SHIMS},
@@ -100,7 +103,7 @@ def build(
         objects = cache.compile(folder, units, env)
         inside = [*code, *objects, *cext.objects, *protobuf.build(cache, sources, tools)]
         inside += [*crypto[0], cext.archive, crypto[1], *libgrpc, python / cpython.LIBRARY]
-        inside += [ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a"]
+        inside += [ssl / "libssl.a", ssl / "libcrypto.a", z / "libz.a", *malloc]
         identity = sha256_of(repr(sorted(inputs.items())).encode())[:40]
         driver = tools.cxx if libgrpc else tools.cc
         link = [driver, *LINK_FLAGS, f"-Wl,--build-id=0x{identity}"]
@@ -108,6 +111,8 @@ def build(
         for name, strip in (("wantasticd.debug", ("-g",)), ("wantasticd", ("-s",))):
             target = ["-o", folder / name]
             cache.run(folder / "log", [*link, *strip, *target, *inside, *libraries], env=env)
+        if malloc:
+            allocator.check(folder / "wantasticd.debug")
         empty_sections(folder / "wantasticd", UNUSED_SECTIONS)
 
     name = f"wantasticd-{tools.arch.name}-{request.transport}"

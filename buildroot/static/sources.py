@@ -70,6 +70,13 @@ PINS = {
             "trixie",
             "ede2791e29c1d3b422f9208bdd7edf040c20445ea1e7453a72037576e64fa197",
         ),
+        # Its malloc() only (allocator.py); the rest of it comes with zig.
+        _debian(
+            "musl",
+            "1.2.5-3.1~deb13u1",
+            "trixie",
+            "972970614ed9159b04343b7f85bdf16f565b4a903f05d97e57dc730c7b0b8066",
+        ),
         _sdist(
             "grpcio", "1.85.1", "5f530287d5de5f7f66089ead81de44f6787162944dab3922efa65dfdff108a1d"
         ),

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 
 from buildroot.static import __main__ as command_line
 from buildroot.static import (
+    allocator,
     check,
     grpc,
     inittab,
     link,
     nuitka,
     objects,
+    program,
     pycryptodome,
     rooms,
     symbols,
@@ -411,6 +413,31 @@ def test_generated_sources_of_grpc_are_those_that_something_reaches(tmp_path: Pa
         *("a.cc", "c.cc", "d.upbdefs.c", "e.upbdefs.c"),
         *("used.upb_minitable.c", "part.upb_minitable.c"),
     }
+
+
+def test_another_malloc_than_musls_stops_the_build(cache: Cache, tmp_path: Path) -> None:
+    given = toolchain.Toolchain(ARCHES["mipsel"], tmp_path, "given", is_zig=False)
+    assert allocator.build(cache, Sources(cache), given) == []
+    executable = tmp_path / "wantasticd.debug"
+    executable.write_bytes(b"\x7fELF...\0main\0__malloc_alloc_meta\0")
+    allocator.check(executable)
+    executable.write_bytes(b"\x7fELF...\0main\0malloc\0")
+    with pytest.raises(BuildError, match="zig's malloc"):
+        allocator.check(executable)
+
+
+def test_another_lookup_of_nuitkas_stops_the_build(tmp_path: Path) -> None:
+    source, to = tmp_path / "static_src", tmp_path / "copy"
+    source.mkdir()
+    (source / "other.c").write_text("int other;\n")
+    (source / program.LOADER).write_text(f"bool f(void) {{\n{program.LOOKUP}}}\n")
+    assert program._with_quick_lookup(source, to) == to
+    assert (to / "other.c").read_text() == "int other;\n"
+    changed = (to / program.LOADER).read_text()
+    assert changed.index(program.QUICK_LOOKUP) < changed.index(program.LOOKUP)
+    (source / program.LOADER).write_text("bool f(void) { return true; }\n")
+    with pytest.raises(BuildError, match=program.LOADER):
+        program._with_quick_lookup(source, to)
 
 
 @pytest.mark.parametrize("order", "<>")
