@@ -16,7 +16,8 @@ WANTASTICD_LICENSE = \
 	AGPL-3.0 with Nuitka-runtime-exception (Nuitka run-time library)
 WANTASTICD_LICENSE_FILES = LICENSE
 WANTASTICD_DEPENDENCIES = \
-	host-protobuf host-python3 host-python-cython host-python-setuptools
+	host-protobuf host-python3 host-python-cython host-python-pip \
+	host-python-setuptools
 
 WANTASTICD_ARCH = $(call qstrip,$(or \
 	$(if $(BR2_x86_64),x86_64), \
