@@ -68,7 +68,7 @@ class Scenarios:
     def boot(self, flash: Path, clock: str = "utc") -> Iterator[Router]:
         """Switch a router on, wait until its init scripts are through; the power goes at the end.
 
-        A failure shows what the agent says of itself.
+        A failure shows what the agent says of itself, then the router's cards.
         """
         with Router(self.board, self.firmware, flash, self.net, clock) as router:
             router.wait(r"BOOTED ([\d.]+)", BOOT_S)
@@ -76,6 +76,7 @@ class Scenarios:
                 yield router
             except Failure:
                 print(router.shell("wantasticd -status", AGENT_S), file=sys.stderr)
+                print(router.shell("cat /proc/interrupts /proc/net/dev"), file=sys.stderr)
                 raise
 
     def first_boot(self, flash: Path) -> str:

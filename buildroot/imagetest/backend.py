@@ -100,6 +100,14 @@ class Backend:
     def _manage(self, *arguments: str) -> list[dict[str, Any]]:
         return list(json.loads(self._command(*arguments, "--json")))
 
+    def health(self) -> str:
+        """Return of each process whether it runs, or how it ended."""
+        ends = [process.poll() for process in self._processes]
+        named = zip(("the page's server", "the control server"), ends, strict=True)
+        return ", ".join(
+            f"{name} {'runs' if end is None else f'ended with {end}'}" for name, end in named
+        )
+
     def devices(self) -> list[dict[str, Any]]:
         """Return the registered devices, as the operator's command lists them."""
         return self._manage("device", "list")
@@ -142,7 +150,7 @@ class Backend:
             if self.fetch():
                 return time.monotonic() - begin
             time.sleep(0.5)
-        raise Failure(f"no page from behind the gateway within {timeout_s:.0f} s")
+        raise Failure(f"no page from behind the gateway within {timeout_s:.0f} s; {self.health()}")
 
     def close(self) -> None:
         """End everything."""

@@ -115,9 +115,10 @@ class Router:
         command += ["-monitor", "none", "-serial", "stdio", "-rtc", f"base={clock}"]
         self._control = flash.with_suffix(".control")
         command += ["-qmp", f"unix:{self._control},server=on,wait=off"]
-        for number, (name, tap) in enumerate(networks.taps.items(), 1):
+        pairs = zip(networks.taps.items(), board.cards, strict=True)
+        for number, ((name, tap), card) in enumerate(pairs, 1):
             command += ["-netdev", f"tap,id={name},fd={tap}"]
-            command += ["-device", f"{board.card},netdev={name},mac=52:54:00:77:{number:02x}:02"]
+            command += ["-device", f"{card},netdev={name},mac=52:54:00:77:{number:02x}:02"]
         # What is written to the root is the emulator's to forget: not every disk can be read-only.
         for name, path, forget in (("root", firmware.root, "on"), ("flash", flash, "off")):
             drive = f"file={path},format=raw,if=none,snapshot={forget},id={name}"

@@ -452,6 +452,6 @@ def run(command: Command, override: Callable[[Config], Config], log: Log) -> int
         asyncio.run(main())
     except tuple(EXIT_STATUS) as error:
         remedy = f". {error.remedy}" if isinstance(error, ControlError) else ""
-        sys.stderr.write(f"wantasticd: {error}{remedy}\n")
+        log.say_end(f"wantasticd: {error}{remedy}")
         return next(code for kind, code in EXIT_STATUS.items() if isinstance(error, kind))
     return 0

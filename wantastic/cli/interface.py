@@ -75,4 +75,4 @@ def _serve(command: Interface, ready: Callable[[], None]) -> int:
                 Path(command.name_file).write_text(f"{command.name}\n")
         ready()
 
-    return guard(lambda: asyncio.run(serve(plan, log, served)))
+    return guard(lambda: asyncio.run(serve(plan, log, served)), log)

@@ -78,6 +78,12 @@ COMMANDS: dict[type, Callable[..., int]] = {
 }
 
 
+def _say_end(text: str) -> None:
+    from wantastic.telemetry.log import Log
+
+    Log().say_end(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -89,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except args.UsageError as error:
         from wantastic.cli.help import USAGE
 
-        sys.stderr.write(f"wantasticd: {error}\n\n{USAGE}\nwantasticd -help tells more.\n")
+        _say_end(f"wantasticd: {error}\n\n{USAGE}\nwantasticd -help tells more.")
         return exits.USAGE
     except KeyboardInterrupt:
         return exits.OK
@@ -101,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if {"-v", "--v", "-vv", "--vv"} & set(arguments):
             raise
         kind = type(error).__name__
-        sys.stderr.write(f"wantasticd: {kind}: {error}. With -v it tells where.\n")
+        _say_end(f"wantasticd: {kind}: {error}. With -v it tells where.")
         return exits.FAILED
 
 

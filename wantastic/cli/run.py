@@ -68,10 +68,10 @@ def serve_config(command: Run, log: Log) -> int:
     from wantastic.device.service import Plan, serve
 
     plan = Plan(config_path=command.config_path, override=override_of(command))
-    return guard(lambda: asyncio.run(serve(plan, log, ready=lambda: None)))
+    return guard(lambda: asyncio.run(serve(plan, log, ready=lambda: None)), log)
 
 
-def guard(action: Callable[[], None]) -> int:
+def guard(action: Callable[[], None], log: Log) -> int:
     """Do something that may fail in known ways; return the exit status."""
     from wantastic.device.device import StartError
     from wantastic.store.record import StoreError
@@ -79,15 +79,15 @@ def guard(action: Callable[[], None]) -> int:
     try:
         action()
     except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
+        log.say_end(str(error))
         return exits.CONFIG
     except StoreError as error:
-        sys.stderr.write(f"wantasticd: {error}\n")
+        log.say_end(f"wantasticd: {error}")
         return exits.STATE
     except StartError as error:
-        sys.stderr.write(f"wantasticd: {error}\n")
+        log.say_end(f"wantasticd: {error}")
         return exits.CANNOT_START
     except PermissionError as error:
-        sys.stderr.write(f"wantasticd: {error}. Run as root or with CAP_NET_ADMIN.\n")
+        log.say_end(f"wantasticd: {error}. Run as root or with CAP_NET_ADMIN.")
         return exits.CANNOT_START
     return exits.OK

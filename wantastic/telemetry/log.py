@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from wantastic.config.keys import encode_key
@@ -85,6 +86,21 @@ class Log:
         self._render = RENDERERS[config.format]
         self._sink = self._own_sink or open_sink(config.target)
 
+    def say_end(self, text: str) -> None:
+        """Say why the process ends, in lines: on standard error, and where it is for the log.
+
+        An init system starts daemons with standard error on the null device; what they say there
+        is lost, and before the configuration is read nobody knows of another place. So syslog
+        has it then, too.
+        """
+        to_stderr("error", text)
+        if not isinstance(self._sink, SyslogSink):
+            if self._own_sink or not leads_nowhere(2):
+                return
+            self._sink = open_sink("syslog")
+        for line in text.splitlines():
+            self.error(line.removeprefix("wantasticd: "))
+
     def hide(self, *secrets: str) -> None:
         """Never let these appear, wherever they come from; short ones are not worth it."""
         self._secrets += tuple(s for s in secrets if len(s) >= 4 and s not in self._secrets)
@@ -153,6 +169,14 @@ def to_stderr(level: LogLevel, line: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         pass
+
+
+def leads_nowhere(descriptor: int) -> bool:
+    """Return whether it is closed or the null device."""
+    try:
+        return os.fstat(descriptor).st_rdev == Path(os.devnull).stat().st_rdev
+    except OSError:
+        return True
 
 
 class SyslogSink:

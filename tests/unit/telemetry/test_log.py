@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.support.configs import ALICE_PRIVATE, ALICE_PUBLIC
 from wantastic.config.keys import encode_key
-from wantastic.config.model import LOG_FORMATS, LOG_LEVELS, LogConfig, LogLevel
-from wantastic.telemetry.log import Log, SyslogSink, short_key
+from wantastic.config.model import LOG_FORMATS, LOG_LEVELS, LogConfig, LogLevel, LogTarget
+from wantastic.telemetry import log as telemetry_log
+from wantastic.telemetry.log import Log, SyslogSink, leads_nowhere, short_key
 
 SECRET = encode_key(ALICE_PRIVATE)
 
@@ -80,23 +82,58 @@ def test_a_line_is_one_line(message: str, fields: dict[str, str]) -> None:
         assert len(line) <= 2000
 
 
+def listen(path: Path) -> socket.socket:
+    """Return a syslog daemon's socket."""
+    path.unlink(missing_ok=True)
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    found.bind(str(path))
+    found.settimeout(2)
+    return found
+
+
+@pytest.mark.parametrize("target", ["stderr", "syslog"])
+@pytest.mark.parametrize("nowhere", [False, True])
+def test_the_reason_of_an_end_is_where_it_is_read(
+    target: LogTarget,
+    nowhere: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An init system's daemon says nothing that anybody sees on standard error."""
+    monkeypatch.setattr(telemetry_log, "SYSLOG_SOCKET", str(tmp_path / "log"))
+    monkeypatch.setattr(telemetry_log, "leads_nowhere", lambda descriptor: nowhere)
+    with listen(tmp_path / "log") as daemon:
+        log = Log(LogConfig(target=target))
+        log.hide("a-token-of-theirs")
+        log.say_end("wantasticd: no a-token-of-theirs\nhere")
+        assert capsys.readouterr().err == "wantasticd: no a-token-of-theirs\nhere\n"
+        if target == "syslog" or nowhere:
+            assert daemon.recv(200).endswith(b" error   no (hidden)")
+            assert daemon.recv(200).endswith(b" error   here")
+        daemon.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            daemon.recv(200)
+
+
+def test_where_a_descriptor_leads(tmp_path: Path) -> None:
+    with Path(os.devnull).open() as null, (tmp_path / "file").open("w") as file:
+        assert leads_nowhere(null.fileno())
+        assert not leads_nowhere(file.fileno())
+        closed = os.dup(file.fileno())
+        os.close(closed)
+        assert leads_nowhere(closed)
+
+
 def test_syslog_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
-
-    def daemon() -> socket.socket:
-        path.unlink(missing_ok=True)
-        found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        found.bind(str(path))
-        found.settimeout(2)
-        return found
-
-    first = daemon()
+    first = listen(path)
     sink = SyslogSink(str(path))
     sink("warning", "one")
     assert first.recv(100).startswith(b"<28>wantasticd[")
     first.close()
     sink("info", "lost")
-    second = daemon()
+    second = listen(path)
     sink("error", "two")
     assert second.recv(100).endswith(b": two")
     second.close()
