@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -29,6 +31,7 @@ from tests.support.control_peers import (
 from wantastic.control import grpcio_transport
 from wantastic.control.diagnose import diagnose
 from wantastic.control.dial import dial as connected
+from wantastic.control.errors import unreachable
 from wantastic.control.methods import ERROR_TRAILER
 from wantastic.control.transport import (
     Address,
@@ -332,6 +335,19 @@ def test_nobody_listens(library: str) -> None:
         assert (await diagnose(Address("127.0.0.1", port), tls(), timeout_s=2)).code == "refused"
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.EHOSTUNREACH, "Connect call failed ('x', 1)"), "No route to host"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (OSError("Multiple exceptions: 1, 2"), "Multiple exceptions: 1, 2"),
+    ],
+)
+def test_why_nothing_can_be_reached(error: OSError, why: str) -> None:
+    found = unreachable(Address("x", 1), error)
+    assert (found.code, found.reason) == ("unreachable", f"x:1 cannot be reached: {why}")
 
 
 @both

@@ -12,7 +12,7 @@ import ssl
 from typing import Final
 
 from wantastic.control.dial import dial
-from wantastic.control.errors import LocalError, TransportError
+from wantastic.control.errors import LocalError, TransportError, unreachable
 from wantastic.control.tls import client_context, explain
 from wantastic.control.transport import Address, Tls
 
@@ -66,7 +66,7 @@ async def diagnose(
     except ConnectionError:
         return TransportError("lost", f"{name} ({address}) closed the connection")
     except OSError as error:
-        return TransportError("unreachable", f"{address} cannot be reached: {error.strerror}")
+        return unreachable(address, error)
     finally:
         if writer is not None:
             writer.close()

@@ -8,6 +8,7 @@ output, logs and metrics carry it. No message ever carries a token or a key.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 
@@ -34,6 +35,17 @@ class TransportError(ControlError):
 
 class RemoteError(ControlError):
     """The control server answered, and refused or made no sense."""
+
+
+def unreachable(address: object, error: OSError) -> TransportError:
+    """Return what to say of an address that no connection can be made to.
+
+    The reason comes from the number: asyncio writes "Connect call failed" for every one.
+    """
+    # Numbers of failed name lookups are negative and have texts of their own.
+    known = error.errno is not None and error.errno > 0
+    why = os.strerror(error.errno) if known else error.strerror or error
+    return TransportError("unreachable", f"{address} cannot be reached: {why}")
 
 
 REMEDIES: Final[dict[str, str]] = {

@@ -19,7 +19,13 @@ from urllib.parse import urlencode, urlsplit
 
 from wantastic.config.model import HostPort
 from wantastic.control.dial import Mark, dial, no_mark
-from wantastic.control.errors import ControlError, LocalError, RemoteError, TransportError
+from wantastic.control.errors import (
+    ControlError,
+    LocalError,
+    RemoteError,
+    TransportError,
+    unreachable,
+)
 from wantastic.control.resolve import Resolver
 from wantastic.control.tls import client_context, explain
 from wantastic.control.transport import Address, Tls
@@ -125,8 +131,7 @@ class HttpsClient:
             except ConnectionError:
                 failure = TransportError("lost", f"{url.at.host} closed the connection")
             except OSError as error:
-                text = f"{address} cannot be reached: {error.strerror or error}"
-                failure = TransportError("unreachable", text)
+                failure = unreachable(address, error)
             else:
                 self._resolver.worked(url.at, address)
                 return answer
