@@ -43,8 +43,8 @@ def unreachable(address: object, error: OSError) -> TransportError:
     The reason comes from the number: asyncio writes "Connect call failed" for every one.
     """
     # Numbers of failed name lookups are negative and have texts of their own.
-    known = error.errno is not None and error.errno > 0
-    why = os.strerror(error.errno) if known else error.strerror or error
+    number = error.errno or 0
+    why = os.strerror(number) if number > 0 else error.strerror or error
     return TransportError("unreachable", f"{address} cannot be reached: {why}")
 
 
