@@ -19,6 +19,8 @@ class Arch:
     big_endian: bool
     qemu: str
     """qemu-user's program for it."""
+    qemu_cpu: str
+    """The least CPU that the executable is for; an emulator's own default is the greatest."""
     default_transport: str
     default_python: str
     """What wantastic/ becomes: "c" starts sooner, "bytecode" is smaller (docs/building.md)."""
@@ -36,6 +38,7 @@ ARCHES = {
             64,
             False,
             "qemu-x86_64",
+            "qemu64",
             "grpcio",
             "c",
         ),
@@ -48,18 +51,22 @@ ARCHES = {
             64,
             False,
             "qemu-aarch64",
+            "cortex-a53",
             "grpcio",
             "c",
         ),
+        # Every ARMv7-A CPU with a floating-point unit: a Cortex-A9 cannot divide as a Cortex-A7
+        # can, and some have no NEON. Where it is, our cryptography and OpenSSL's find it.
         Arch(
             "armv7",
             "arm-linux-musleabihf",
             "arm-linux-musleabihf",
-            "cortex_a7",
+            "generic+v7a+vfp3d16-neon",
             "linux-armv4",
             32,
             False,
             "qemu-arm",
+            "cortex-a9",
             "grpcio",
             "bytecode",
         ),
@@ -73,6 +80,7 @@ ARCHES = {
             32,
             False,
             "qemu-mipsel",
+            "24Kf",
             "grpcio",
             "bytecode",
         ),
@@ -86,6 +94,7 @@ ARCHES = {
             32,
             True,
             "qemu-mips",
+            "24Kf",
             "slim",
             "bytecode",
         ),

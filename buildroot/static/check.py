@@ -100,7 +100,7 @@ def emulator(arch: Arch) -> list[str]:
     found = shutil.which(f"{arch.qemu}-static") or shutil.which(arch.qemu)
     if not found:
         raise FileNotFoundError(f"{arch.qemu} is missing: install Debian's qemu-user-static")
-    return [found]
+    return [found, "-cpu", arch.qemu_cpu]
 
 
 def faults(path: Path, private: str) -> Iterator[str]:
@@ -121,9 +121,9 @@ def run_alone(path: Path, arch: Arch) -> str:
         shutil.copy2(path, Path(folder) / "wantasticd")
         (Path(folder) / "proc").mkdir()
         command = ["/wantasticd", "-version"]
-        for program in emulator(arch):
-            shutil.copy2(program, Path(folder) / "qemu")
-            command.insert(0, "/qemu")
+        if emulated := emulator(arch):
+            shutil.copy2(emulated[0], Path(folder) / "qemu")
+            command[:0] = ["/qemu", *emulated[1:]]
         script = 'mount --bind /proc "$0/proc" && exec chroot "$0" "$@"'
         alone = ["unshare", "--mount", "sh", "-c", script, folder, *command]
         done = subprocess.run(alone, capture_output=True, text=True, check=False)

@@ -112,6 +112,7 @@ def run(cache: Cache, sources: Sources, tools: Toolchain, arguments: list[str]) 
         "_PYTHON_SYSCONFIGDATA_NAME": "_sysconfigdata__",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "WANTASTIC_EMULATED": tools.arch.name,
+        "QEMU_CPU": tools.arch.qemu_cpu,
     }
     if tools.arch.big_endian:
         left_out = " ".join(BIG_ENDIAN_LIMITS)
