@@ -50,6 +50,7 @@ def settings(token: str, authority: str) -> dict[str, str]:
             "token_file": "/etc/wantastic/token",
         },
         "interface": {"mode": "userspace"},
+        "log": {"target": "syslog"},
         "proxy": {"socks5": proxy},
     }
     return {"config.json": json.dumps(config, indent=4), "token": token, "ca.pem": authority}
@@ -68,7 +69,7 @@ class Scenarios:
     def boot(self, flash: Path, clock: str = "utc") -> Iterator[Router]:
         """Switch a router on, wait until its init scripts are through; the power goes at the end.
 
-        A failure shows what the agent says of itself, then the router's cards.
+        A failure shows what the agent says of itself, the router's cards and its log.
         """
         with Router(self.board, self.firmware, flash, self.net, clock) as router:
             router.wait(r"BOOTED ([\d.]+)", BOOT_S)
@@ -77,6 +78,7 @@ class Scenarios:
             except Failure:
                 print(router.shell("wantasticd -status", AGENT_S), file=sys.stderr)
                 print(router.shell("cat /proc/interrupts /proc/net/dev"), file=sys.stderr)
+                print(router.shell("dmesg | tail -n 3; ps; tail -n 12 /tmp/log"), file=sys.stderr)
                 raise
 
     def first_boot(self, flash: Path) -> str:
@@ -153,7 +155,7 @@ def status(router: Router) -> dict[str, Any]:
         if begin >= 0 and end > begin:
             return dict(json.loads(text[begin : end + 1]))
         time.sleep(1)
-    raise Failure(f"the agent does not answer:\n{router.text[-3000:]}")
+    raise Failure(f"the agent does not answer:\n{router.text[-300:]}")
 
 
 def number(text: str, pattern: str) -> float:

@@ -15,9 +15,9 @@ from buildroot.static.sources import debian_entries
 
 PACKAGE = Path(__file__).resolve().parents[1] / "package" / "wantasticd"
 FLASH_MB = 16
-APPLETS = """ash awk basename cat chmod cut date df echo free getty grep hostname ifconfig id ip
-kill ln ls mkdir mount ping poweroff printf ps readlink reboot rm route sed sh sleep
-start-stop-daemon stat sync tail touch true umount uname wget which"""
+APPLETS = """ash awk basename cat chmod cut date df dmesg echo free getty grep hostname ifconfig id
+ip kill ln ls mkdir mount ping poweroff printf ps readlink reboot rm route sed sh sleep
+start-stop-daemon stat sync syslogd tail touch true umount uname wget which"""
 
 FIRST_STAGE = """#!/bin/busybox sh
 # Loads what the root needs, lays the flash over the squashfs, and goes there.
@@ -64,6 +64,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmp /tmp
 mkdir -p /var/run /dev/pts
+syslogd -O /tmp/log
 hostname router
 ip link set lo up
 for card in $(ls /sys/class/net); do
