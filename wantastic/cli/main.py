@@ -78,10 +78,14 @@ COMMANDS: dict[type, Callable[..., int]] = {
 }
 
 
-def _say_end(text: str) -> None:
+def _say_end(text: str, arguments: Sequence[str]) -> None:
     from wantastic.telemetry.log import Log
 
-    Log().say_end(text)
+    log = Log()
+    # A token in the wrong place is part of what is said; whoever reads syslog must not have it.
+    values = (word.partition("=")[2] if word.startswith("-") else word for word in arguments)
+    log.hide(*(part for value in values for part in (value, value[:80], value[:40])))
+    log.say_end(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except args.UsageError as error:
         from wantastic.cli.help import USAGE
 
-        _say_end(f"wantasticd: {error}\n\n{USAGE}\nwantasticd -help tells more.")
+        _say_end(f"wantasticd: {error}", arguments)
+        sys.stderr.write(f"\n{USAGE}\nwantasticd -help tells more.\n")
         return exits.USAGE
     except KeyboardInterrupt:
         return exits.OK
@@ -107,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if {"-v", "--v", "-vv", "--vv"} & set(arguments):
             raise
         kind = type(error).__name__
-        _say_end(f"wantasticd: {kind}: {error}. With -v it tells where.")
+        _say_end(f"wantasticd: {kind}: {error}. With -v it tells where.", arguments)
         return exits.FAILED
 
 
